@@ -1,0 +1,245 @@
+# The C core's public header, as Cython sees it. The header is the documentation.
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+
+cdef extern from "cnn_core.h" nogil:
+    int CNN_MAX_RANK
+    int CNN_MAX_SOURCES
+    int CNN_NONE
+
+    ctypedef enum cnn_status:
+        CNN_OK
+        CNN_INVALID_VALUE
+        CNN_INVALID_TYPE
+        CNN_OUT_OF_MEMORY
+        CNN_INVALID_STATE
+        CNN_UNSUPPORTED
+
+    ctypedef enum cnn_dtype:
+        CNN_FLOAT32
+        CNN_FLOAT64
+        CNN_INT64
+
+    ctypedef struct cnn_shape:
+        int32_t rank
+        int64_t dim[6]
+
+    ctypedef enum cnn_op:
+        CNN_OP_CONV2D
+        CNN_OP_CONV_TRANSPOSE2D
+        CNN_OP_LINEAR
+        CNN_OP_BATCH_NORM
+        CNN_OP_INSTANCE_NORM
+        CNN_OP_GROUP_NORM
+        CNN_OP_LAYER_NORM
+        CNN_OP_ACTIVATION
+        CNN_OP_PRELU
+        CNN_OP_SOFTMAX
+        CNN_OP_LOG_SOFTMAX
+        CNN_OP_MAX_POOL2D
+        CNN_OP_AVG_POOL2D
+        CNN_OP_ADAPTIVE_AVG_POOL2D
+        CNN_OP_UPSAMPLE_NEAREST
+        CNN_OP_UPSAMPLE_BILINEAR
+        CNN_OP_DROPOUT
+        CNN_OP_RESHAPE
+        CNN_OP_ADD
+        CNN_OP_MULTIPLY
+        CNN_OP_AFFINE
+        CNN_OP_CONCAT
+        CNN_OP_SLICE
+        CNN_OP_CROSS_ENTROPY
+        CNN_OP_NLL
+        CNN_OP_MSE
+        CNN_OP_L1
+        CNN_OP_BCE_WITH_LOGITS
+
+    ctypedef enum cnn_activation:
+        CNN_SIGMOID
+        CNN_TANH
+        CNN_RELU
+        CNN_RELU6
+        CNN_LEAKY_RELU
+        CNN_SOFTPLUS
+        CNN_MISH
+        CNN_SILU
+        CNN_GELU
+        CNN_GELU_TANH
+        CNN_ELU
+        CNN_SELU
+        CNN_HARDSWISH
+        CNN_HARDSIGMOID
+
+    ctypedef enum cnn_reduction:
+        CNN_REDUCE_NONE
+        CNN_REDUCE_MEAN
+        CNN_REDUCE_SUM
+
+    # Members of the union cnn_attributes.
+    ctypedef struct cnn_conv_attributes "struct cnn_conv_attributes":
+        int64_t stride[2]
+        int64_t dilation[2]
+        int64_t padding[4]
+        int64_t output_padding[2]
+        int64_t groups
+
+    ctypedef struct cnn_norm_attributes "struct cnn_norm_attributes":
+        double eps
+        double momentum
+        int64_t groups
+        int32_t axes
+        int32_t training
+
+    ctypedef struct cnn_activation_attributes "struct cnn_activation_attributes":
+        cnn_activation kind
+        double alpha
+        double beta
+
+    ctypedef struct cnn_axis_attributes "struct cnn_axis_attributes":
+        int32_t axis
+
+    ctypedef struct cnn_pool_attributes "struct cnn_pool_attributes":
+        int64_t kernel[2]
+        int64_t stride[2]
+        int64_t dilation[2]
+        int64_t padding[2]
+        int64_t divisor
+        int32_t ceil_mode
+        int32_t count_include_pad
+
+    ctypedef struct cnn_resize_attributes "struct cnn_resize_attributes":
+        int64_t size[2]
+        double scale[2]
+        int32_t align_corners
+
+    ctypedef struct cnn_dropout_attributes "struct cnn_dropout_attributes":
+        double p
+        int32_t training
+        int32_t per_channel
+
+    ctypedef struct cnn_reshape_attributes "struct cnn_reshape_attributes":
+        cnn_shape shape
+
+    ctypedef struct cnn_affine_attributes "struct cnn_affine_attributes":
+        double alpha
+        double beta
+
+    ctypedef struct cnn_slice_attributes "struct cnn_slice_attributes":
+        int64_t start[6]
+        int64_t step[6]
+        int64_t size[6]
+
+    ctypedef struct cnn_loss_attributes "struct cnn_loss_attributes":
+        cnn_reduction reduction
+        double label_smoothing
+        int64_t ignore_index
+
+    ctypedef union cnn_attributes:
+        cnn_conv_attributes conv
+        cnn_norm_attributes norm
+        cnn_activation_attributes activation
+        cnn_axis_attributes axis
+        cnn_pool_attributes pool
+        cnn_resize_attributes resize
+        cnn_dropout_attributes dropout
+        cnn_reshape_attributes reshape
+        cnn_affine_attributes affine
+        cnn_slice_attributes slice
+        cnn_loss_attributes loss
+
+    ctypedef struct cnn_graph:
+        pass
+    ctypedef struct cnn_plan:
+        pass
+    ctypedef struct cnn_context:
+        pass
+    ctypedef int32_t cnn_value
+
+    ctypedef struct cnn_plan_options:
+        int32_t backward
+        int32_t repeat
+        int32_t reference
+
+    ctypedef struct cnn_segment:
+        void *weights
+        void *diff_weights
+        int64_t length
+        int64_t state_offset
+        double lr_scale
+        double weight_decay
+
+    ctypedef enum cnn_update_rule:
+        CNN_SGD
+        CNN_ADAM
+        CNN_ADAMW
+        CNN_RMSPROP
+
+    ctypedef struct cnn_update:
+        cnn_update_rule rule
+        int32_t nesterov
+        int32_t centered
+        int32_t maximize
+        double learning_rate
+        double momentum
+        double dampening
+        double beta1
+        double beta2
+        double eps
+        double gradient_scale
+        int64_t step
+
+    ctypedef struct cnn_view:
+        const void *data
+        cnn_shape shape
+        int64_t stride[6]
+        char kind
+        int32_t itemsize
+        int32_t byteswapped
+
+    const char *cnn_last_error()
+    const char *cnn_version()
+    int32_t cnn_abi_version()
+    cnn_status cnn_initialize()
+    const char *cnn_isa()
+    const char *cnn_available_isas()
+    int32_t cnn_get_num_threads()
+    cnn_status cnn_set_num_threads(int32_t num_threads)
+    const char *cnn_thread_backend()
+
+    cnn_status cnn_graph_create(cnn_dtype dtype, cnn_graph **graph)
+    void cnn_graph_free(cnn_graph *graph)
+    cnn_status cnn_graph_input(cnn_graph *graph, cnn_dtype dtype, const cnn_shape *shape, cnn_value *value)
+    cnn_status cnn_graph_parameter(cnn_graph *graph, const cnn_shape *shape, cnn_value *value)
+    cnn_status cnn_graph_state(cnn_graph *graph, cnn_dtype dtype, const cnn_shape *shape, cnn_value *value)
+    cnn_status cnn_graph_apply(cnn_graph *graph, cnn_op op, const cnn_attributes *attributes, int32_t num_sources,
+                               const cnn_value *sources, cnn_value *value)
+    cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value)
+    cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value)
+    cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_shape *shape)
+
+    cnn_status cnn_plan_create(const cnn_graph *graph, const cnn_plan_options *options, cnn_plan **plan)
+    void cnn_plan_free(cnn_plan *plan)
+
+    cnn_status cnn_context_create(const cnn_plan *plan, cnn_context **context)
+    void cnn_context_free(cnn_context *context)
+    size_t cnn_context_bytes(const cnn_context *context)
+    cnn_status cnn_context_bind(cnn_context *context, cnn_value value, void *data, void *diff)
+    cnn_status cnn_context_random(cnn_context *context, uint64_t seed, uint64_t call)
+    cnn_status cnn_context_forward(cnn_context *context)
+    cnn_status cnn_context_backward(cnn_context *context)
+
+    cnn_status cnn_update_apply(const cnn_update *update, cnn_dtype dtype, int64_t num_segments,
+                                const cnn_segment *segments, void *const *state)
+    cnn_status cnn_gradient_norm(cnn_dtype dtype, int64_t num_segments, const cnn_segment *segments, int32_t infinity,
+                                 double *norm)
+    cnn_status cnn_gradient_scale(cnn_dtype dtype, int64_t num_segments, const cnn_segment *segments, double scale)
+    cnn_status cnn_penalty(cnn_dtype dtype, int64_t num_segments, const cnn_segment *segments, double l1, double l2,
+                           int32_t add_gradient, double *penalty)
+    cnn_status cnn_soft_threshold(cnn_dtype dtype, int64_t num_segments, const cnn_segment *segments, double threshold)
+    cnn_status cnn_fill_uniform(cnn_dtype dtype, int64_t n, void *dst, double low, double high, uint64_t seed,
+                                uint64_t stream)
+    cnn_status cnn_fill_normal(cnn_dtype dtype, int64_t n, void *dst, double mean, double std, uint64_t seed,
+                               uint64_t stream)
+
+    int32_t cnn_view_is_dense(const cnn_view *view, cnn_dtype dtype, int32_t channels_last)
+    cnn_status cnn_view_import(const cnn_view *view, cnn_dtype dtype, int32_t channels_last, void *dst)

@@ -1,0 +1,107 @@
+"""Weights in files, as safetensors: plain numbers under names, nothing that is run on reading."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pycnn._core import cpu_info
+from pycnn.errors import FormatError
+from pycnn.nn import Module
+from pycnn.parameter import Array
+
+_SUFFIX = ".safetensors"
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path, if its name says safetensors."""
+    checked = Path(path)
+    if checked.suffix != _SUFFIX:
+        raise ValueError(f"path: got {str(path)!r}, expected a name that ends in {_SUFFIX}")
+    return checked
+
+
+def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
+    """Writes parameters and buffers, under their names in `state_dict`, to a .safetensors file.
+
+    The file appears in one go: whatever interrupts the writing, there is the old one or the new one.
+
+    Args:
+        model: whose weights.
+        path: name of the file, ending in .safetensors.
+        metadata: further texts by name, kept in the file's header beside 'format' and 'pycnn_version'.
+
+    Raises:
+        ValueError: another ending. TypeError: metadata that are no texts. OSError: it cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    target = check_path(path)
+    if not isinstance(model, Module):
+        raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
+    texts = {"format": "pycnn", "pycnn_version": cpu_info()["version"], **(metadata or {})}
+    for name, text in texts.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"metadata: got {name!r}: {type(text).__name__}, expected str: str")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        save_file(model.state_dict(), temporary, texts)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(
+    model: Module, path: str | os.PathLike[str], strict: bool = True
+) -> tuple[list[str], list[str]]:
+    """Reads a .safetensors file into the model's parameters and buffers; nothing is changed unless everything fits.
+
+    Args:
+        model: what gets the weights; float32 and float64 are converted into each other.
+        path: name of the file, ending in .safetensors.
+        strict: raise if names are missing or unexpected.
+
+    Returns:
+        (names that the file lacks, names that the model lacks).
+
+    Raises:
+        FormatError: the file is damaged. ValueError: another ending, or names, shapes or types that do not fit.
+        OSError: it cannot be read.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
+    tensors, _ = _read(path)
+    for name, own in model.state_dict().items():
+        if name in tensors and (tensors[name].dtype.kind == "f") != (own.dtype.kind == "f"):
+            raise ValueError(f"{path}: {name} is {tensors[name].dtype}, expected {own.dtype}")
+    return model.load_state_dict(tensors, strict)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts in the header of a .safetensors file.
+
+    Raises:
+        FormatError: the file is damaged. ValueError: another ending. OSError: it cannot be read.
+    """
+    return _read(path, tensors=False)[1]
+
+
+def _read(path: str | os.PathLike[str], tensors: bool = True) -> tuple[dict[str, Array], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    source = check_path(path)
+    with source.open("rb"):  # for the usual OSError: safetensors has words of its own
+        pass
+    arrays: dict[str, Array] = {}
+    try:
+        with safe_open(source, framework="np") as file:
+            texts = dict(file.metadata() or {})
+            for name in file.keys() if tensors else ():
+                arrays[name] = np.array(file.get_tensor(name))
+    except (SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise FormatError(f"{source}: no whole safetensors file of NumPy's types: {error}") from error
+    return arrays, texts

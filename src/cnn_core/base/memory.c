@@ -1,0 +1,43 @@
+#if defined(__linux__)
+#define _GNU_SOURCE /* madvise, posix_memalign under -std=c11 */
+#endif
+
+#include "base/memory.h"
+
+#include <stdlib.h>
+
+#if defined(_WIN32)
+#include <malloc.h>
+#elif defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+/* From here on a buffer starts on a huge page's boundary and asks for huge pages: faulting in 4 KiB pages is slower than
+ * the arithmetic on them. */
+#define HUGE_PAGE ((size_t)2 << 20)
+
+void *cnn_aligned_alloc(size_t bytes)
+{
+    if (bytes >= CNN_SIZE_LIMIT) return NULL;
+    const size_t rounded = cnn_size_align(bytes == 0 ? 1 : bytes);
+#if defined(_WIN32)
+    return _aligned_malloc(rounded, CNN_ALIGNMENT);
+#else
+    void *memory = NULL;
+    const size_t alignment = rounded >= HUGE_PAGE ? HUGE_PAGE : CNN_ALIGNMENT;
+    if (posix_memalign(&memory, alignment, rounded) != 0) return NULL;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (rounded >= HUGE_PAGE) (void)madvise(memory, rounded & ~(HUGE_PAGE - 1), MADV_HUGEPAGE);
+#endif
+    return memory;
+#endif
+}
+
+void cnn_aligned_free(void *memory)
+{
+#if defined(_WIN32)
+    _aligned_free(memory);
+#else
+    free(memory);
+#endif
+}

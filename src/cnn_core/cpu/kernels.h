@@ -1,0 +1,38 @@
+/* The kernel table: what differs between ISAs. Each family's functions are declared beside their bodies in ukernels/. */
+#ifndef CNN_CPU_KERNELS_H
+#define CNN_CPU_KERNELS_H
+
+#include "cnn_core.h"
+#include "ukernels/activation.h"
+#include "ukernels/conv.h"
+#include "ukernels/depthwise.h"
+#include "ukernels/elementwise.h"
+#include "ukernels/loss.h"
+#include "ukernels/norm.h"
+#include "ukernels/pool.h"
+#include "ukernels/softmax.h"
+#include "ukernels/update.h"
+
+typedef struct cnn_kernels {
+    const char *isa;
+    int width; /* floats in a vector */
+    struct cnn_conv_kernels conv;
+    struct cnn_depthwise_kernels depthwise;
+    struct cnn_norm_kernels norm;
+    struct cnn_activation_kernels activation;
+    struct cnn_softmax_kernels softmax;
+    struct cnn_pool_kernels pool;
+    struct cnn_elementwise_kernels elementwise;
+    struct cnn_loss_kernels loss;
+    struct cnn_update_kernels update;
+} cnn_kernels;
+
+/* The table for this CPU; NULL, with a message, when CNN_FORCE_ISA asks for what is not there. */
+const cnn_kernels *cnn_kernels_get(void);
+
+extern const cnn_kernels cnn_kernels_scalar;
+#if defined(CNN_HAVE_AVX2)
+extern const cnn_kernels cnn_kernels_avx2;
+#endif
+
+#endif

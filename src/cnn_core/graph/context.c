@@ -1,0 +1,261 @@
+/* Running a plan: one arena, one workspace, and the pointers that the caller bound. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "graph/plan.h"
+
+struct cnn_context {
+    const cnn_plan *plan;
+    void **bound_data, **bound_diff; /* by value */
+    char *arena;
+    char *workspace;
+    size_t workspace_bytes;
+    int32_t threads;     /* what the workspace suffices for */
+    int32_t run_threads; /* of this run */
+    uint64_t random_seed, random_call;
+    bool forward_done, backward_done;
+};
+
+cnn_status cnn_context_create(const cnn_plan *plan, cnn_context **context)
+{
+    *context = NULL;
+    cnn_context *made = calloc(1, sizeof *made);
+    if (made == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a context");
+    made->plan = plan;
+    const size_t values = (size_t)plan->graph.num_values;
+    made->bound_data = calloc(values + 1, sizeof *made->bound_data);
+    made->bound_diff = calloc(values + 1, sizeof *made->bound_diff);
+    made->arena = cnn_aligned_alloc(plan->arena_bytes);
+    if (made->bound_data == NULL || made->bound_diff == NULL || made->arena == NULL) {
+        cnn_context_free(made);
+        return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for the network's %zu bytes of activations", plan->arena_bytes);
+    }
+    *context = made;
+    return CNN_OK;
+}
+
+void cnn_context_free(cnn_context *context)
+{
+    if (context == NULL) return;
+    free(context->bound_data);
+    free(context->bound_diff);
+    cnn_aligned_free(context->arena);
+    cnn_aligned_free(context->workspace);
+    free(context);
+}
+
+size_t cnn_context_bytes(const cnn_context *context)
+{
+    return context->plan->arena_bytes + context->workspace_bytes;
+}
+
+cnn_status cnn_context_bind(cnn_context *context, cnn_value value, void *data, void *diff)
+{
+    const cnn_graph *graph = &context->plan->graph;
+    if (value < 0 || value >= graph->num_values)
+        return cnn_fail(CNN_INVALID_VALUE, "value %d is not of this plan, which has %d", value, graph->num_values);
+    const cnn_tensor *tensor = &graph->values[value];
+    if (tensor->kind == CNN_VALUE_RESULT && !tensor->output)
+        return cnn_fail(CNN_INVALID_VALUE, "value %d is neither input, parameter, state nor output", value);
+    context->bound_data[value] = data;
+    context->bound_diff[value] = diff;
+    return CNN_OK;
+}
+
+cnn_status cnn_context_random(cnn_context *context, uint64_t seed, uint64_t call)
+{
+    context->random_seed = seed;
+    context->random_call = call;
+    return CNN_OK;
+}
+
+/* The thread count may have risen since the last run; this is the only allocation after creation. */
+static cnn_status prepare_workspace(cnn_context *context)
+{
+    const int32_t threads = cnn_get_num_threads();
+    context->run_threads = threads;
+    if (threads <= context->threads) return CNN_OK;
+    const size_t bytes = cnn_plan_workspace(context->plan, threads);
+    if (bytes > context->workspace_bytes) {
+        char *grown = cnn_aligned_alloc(bytes);
+        if (grown == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for %zu bytes of workspace", bytes);
+        cnn_aligned_free(context->workspace);
+        context->workspace = grown;
+        context->workspace_bytes = bytes;
+    }
+    context->threads = threads;
+    return CNN_OK;
+}
+
+static size_t value_bytes(const cnn_context *context, cnn_value value)
+{
+    const cnn_tensor *tensor = &context->plan->graph.values[value];
+    return cnn_tensor_bytes(&tensor->shape, tensor->dtype);
+}
+
+static void *data_of(const cnn_context *context, cnn_value value)
+{
+    if (value == CNN_NONE) return NULL;
+    const size_t offset = context->plan->values[value].data;
+    return offset == CNN_NO_BUFFER ? context->bound_data[value] : context->arena + offset;
+}
+
+static void *diff_of(const cnn_context *context, cnn_value value)
+{
+    const size_t offset = context->plan->values[value].diff;
+    return offset == CNN_NO_BUFFER ? context->bound_diff[value] : context->arena + offset;
+}
+
+static const char *const kind_names[] = {"input", "parameter", "state", "output"};
+
+static cnn_status check_bound(const cnn_context *context)
+{
+    const cnn_graph *graph = &context->plan->graph;
+    for (cnn_value v = 0; v < graph->num_values; v++) {
+        const cnn_tensor *tensor = &graph->values[v];
+        const bool external = tensor->kind != CNN_VALUE_RESULT || tensor->output;
+        if (external && context->bound_data[v] == NULL && value_bytes(context, v) > 0)
+            return cnn_fail(CNN_INVALID_STATE, "%s %d is not bound to memory", kind_names[tensor->kind], v);
+    }
+    return CNN_OK;
+}
+
+static cnn_status check_diff_bound(const cnn_context *context)
+{
+    const cnn_graph *graph = &context->plan->graph;
+    for (cnn_value v = 0; v < graph->num_values; v++) {
+        const cnn_tensor *tensor = &graph->values[v];
+        const bool external = tensor->kind == CNN_VALUE_PARAMETER || tensor->output;
+        if (external && context->plan->values[v].has_gradient && context->bound_diff[v] == NULL &&
+            value_bytes(context, v) > 0)
+            return cnn_fail(CNN_INVALID_STATE, "the gradient of %s %d is not bound to memory",
+                            kind_names[tensor->kind], v);
+    }
+    return CNN_OK;
+}
+
+static void describe_call(const cnn_context *context, int32_t s, void **src, cnn_call *call)
+{
+    const cnn_step *step = &context->plan->graph.steps[s];
+    const size_t saved = context->plan->steps[s].saved;
+    for (int32_t i = 0; i < step->node.num_sources; i++) src[i] = data_of(context, step->source[i]);
+    for (int32_t i = step->node.num_sources; i < step->node.row->max_sources; i++) src[i] = NULL;
+    *call = (cnn_call){
+        .node = &step->node,
+        .src = src,
+        .dst = data_of(context, step->result),
+        .saved = saved == CNN_NO_BUFFER ? NULL : context->arena + saved,
+        .workspace = context->workspace,
+        .threads = context->run_threads,
+        .random_seed = context->random_seed,
+        .random_call = context->random_call,
+    };
+}
+
+static bool use_reference(const cnn_context *context)
+{
+    return context->plan->options.reference || context->plan->graph.dtype == CNN_FLOAT64;
+}
+
+cnn_status cnn_context_forward(cnn_context *context)
+{
+    const cnn_plan *plan = context->plan;
+    context->forward_done = false;
+    CNN_TRY(check_bound(context));
+    CNN_TRY(prepare_workspace(context));
+    void *src[CNN_MAX_SOURCES];
+    for (int32_t s = 0; s < plan->graph.num_steps; s++) {
+        const cnn_step *step = &plan->graph.steps[s];
+        const cnn_op_row *row = step->node.row;
+        if (cnn_shape_count(&step->node.dst_shape) == 0) continue;
+        cnn_call call;
+        describe_call(context, s, src, &call);
+        const cnn_status status = use_reference(context) ? row->reference_forward(&call) : row->forward(&call);
+        if (status != CNN_OK) return cnn_fail_in(row->name, status);
+    }
+    for (cnn_value v = 0; v < plan->graph.num_values; v++)
+        if (plan->graph.values[v].output && plan->values[v].data != CNN_NO_BUFFER && value_bytes(context, v) > 0)
+            memcpy(context->bound_data[v], context->arena + plan->values[v].data, value_bytes(context, v));
+    context->forward_done = true;
+    context->backward_done = false;
+    return CNN_OK;
+}
+
+/* dst += src */
+static void add_into(cnn_dtype dtype, size_t bytes, const void *src, void *dst)
+{
+    if (dtype == CNN_FLOAT64) {
+        const double *from = src;
+        double *to = dst;
+        for (size_t i = 0; i < bytes / sizeof *to; i++) to[i] += from[i];
+    } else {
+        const float *from = src;
+        float *to = dst;
+        for (size_t i = 0; i < bytes / sizeof *to; i++) to[i] += from[i];
+    }
+}
+
+static cnn_status run_backward(const cnn_context *context, int32_t s)
+{
+    const cnn_step *step = &context->plan->graph.steps[s];
+    const cnn_flow *flow = context->plan->steps[s].flow;
+    const cnn_op_row *row = step->node.row;
+    void *src[CNN_MAX_SOURCES], *diff_src[CNN_MAX_SOURCES] = {NULL};
+    cnn_call call;
+    describe_call(context, s, src, &call);
+    call.diff_dst = diff_of(context, step->result);
+    call.diff_src = diff_src;
+
+    const bool empty = cnn_shape_count(&step->node.dst_shape) == 0;
+    for (int32_t i = 0; i < step->node.num_sources; i++) {
+        if (!flow[i].wanted) continue;
+        const bool aside = flow[i].temporary != CNN_NO_BUFFER;
+        diff_src[i] = aside ? context->arena + flow[i].temporary : diff_of(context, step->source[i]);
+        const size_t bytes = value_bytes(context, step->source[i]);
+        const bool adds = (row->accumulates & SRC(i)) != 0;
+        if (bytes > 0 && diff_src[i] != NULL && (flow[i].zero_first || (empty && !adds))) memset(diff_src[i], 0, bytes);
+    }
+    if (!empty) {
+        const cnn_status status = use_reference(context) ? row->reference_backward(&call) : row->backward(&call);
+        if (status != CNN_OK) return cnn_fail_in(row->name, status);
+    }
+    for (int32_t i = 0; i < step->node.num_sources; i++)
+        if (flow[i].wanted && flow[i].temporary != CNN_NO_BUFFER && diff_of(context, step->source[i]) != NULL)
+            add_into(context->plan->graph.dtype, value_bytes(context, step->source[i]), diff_src[i],
+                     diff_of(context, step->source[i]));
+    return CNN_OK;
+}
+
+/* Gradients that no step writes: of outputs that are read further inside, from the caller; of inputs that lead nowhere,
+ * zero. */
+static void start_gradients(const cnn_context *context)
+{
+    const cnn_plan *plan = context->plan;
+    for (cnn_value v = 0; v < plan->graph.num_values; v++) {
+        const cnn_tensor *tensor = &plan->graph.values[v];
+        const size_t bytes = value_bytes(context, v);
+        if (bytes == 0) continue;
+        if (plan->values[v].diff != CNN_NO_BUFFER && plan->values[v].copy_diff)
+            memcpy(context->arena + plan->values[v].diff, context->bound_diff[v], bytes);
+        if (tensor->kind == CNN_VALUE_INPUT && tensor->require_gradient && !plan->values[v].has_gradient &&
+            context->bound_diff[v] != NULL)
+            memset(context->bound_diff[v], 0, bytes);
+    }
+}
+
+cnn_status cnn_context_backward(cnn_context *context)
+{
+    const cnn_plan *plan = context->plan;
+    if (!plan->options.backward) return cnn_fail(CNN_INVALID_STATE, "backward: the plan was made for forward only");
+    if (!context->forward_done) return cnn_fail(CNN_INVALID_STATE, "backward: call forward first");
+    if (context->backward_done && !plan->options.repeat)
+        return cnn_fail(CNN_INVALID_STATE, "backward: the plan allows one backward after a forward");
+    CNN_TRY(check_bound(context));
+    CNN_TRY(check_diff_bound(context));
+    CNN_TRY(prepare_workspace(context));
+    context->backward_done = true;
+    start_gradients(context);
+    for (int32_t s = plan->graph.num_steps - 1; s >= 0; s--)
+        if (plan->steps[s].backward) CNN_TRY(run_backward(context, s));
+    return CNN_OK;
+}

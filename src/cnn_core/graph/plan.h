@@ -1,0 +1,47 @@
+/* What a plan holds: the graph's steps, which gradients flow where, and an offset in one arena for every buffer.
+ *
+ * Time runs over the forward steps 0 .. N-1 and back over the same steps, N .. 2N-1. A buffer lives from the time it is
+ * first written to the time it is last read; buffers that never live together may share memory.
+ *
+ *      arena   | data of results | saved | diff of results | temporaries of gradient sums |    (overlaid by lifetime)
+ *
+ * Memory that the caller binds is not in it: inputs, parameters, states, and outputs that backward does not read. */
+#ifndef CNN_GRAPH_PLAN_H
+#define CNN_GRAPH_PLAN_H
+
+#include "graph/graph.h"
+
+#define CNN_NO_BUFFER SIZE_MAX
+
+/* How a step's gradient reaches source i. */
+typedef struct cnn_flow {
+    bool wanted;
+    bool zero_first;  /* the row adds, and nothing was written before: clear the target */
+    size_t temporary; /* the row writes, but something was there: write here, then add; else CNN_NO_BUFFER */
+} cnn_flow;
+
+typedef struct cnn_value_plan {
+    size_t data, diff;   /* offsets of buffers in the arena, or CNN_NO_BUFFER */
+    bool has_gradient;   /* a gradient reaches it */
+    bool copy_diff;      /* output whose gradient also comes from within: the caller's is copied, then added to */
+    bool kept;           /* backward reads it */
+} cnn_value_plan;
+
+typedef struct cnn_step_plan {
+    bool backward;       /* takes part in backward */
+    size_t saved;        /* offset, or CNN_NO_BUFFER */
+    cnn_flow flow[CNN_MAX_SOURCES];
+} cnn_step_plan;
+
+struct cnn_plan {
+    cnn_plan_options options;
+    cnn_graph graph; /* a copy */
+    cnn_value_plan *values;
+    cnn_step_plan *steps;
+    size_t arena_bytes;
+};
+
+/* Bytes of workspace for any one step on `threads` threads. */
+size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads);
+
+#endif

@@ -1,0 +1,3 @@
+#include "simd/scalar.h"
+#define CNN_ISA scalar
+#include "ukernels/all.h"

@@ -1,0 +1,228 @@
+/* Batch normalization, Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
+ * Covariate Shift", 2015, and instance normalization, Ulyanov, Vedaldi and Lempitsky, "Instance Normalization: The Missing
+ * Ingredient for Fast Stylization", 2016: the two that keep running statistics. Semantics are PyTorch's:
+ *
+ *   training                own statistics normalize; running ones, where present, move towards them
+ *   evaluation              running statistics normalize; where absent, own ones
+ *
+ * The variance that normalizes is biased, the one that enters running_var unbiased. */
+#include <math.h>
+
+#include "ops/norm_columns.h"
+#include "ref/ref.h"
+
+static bool has_running(const cnn_node *node)
+{
+    return node->present[NORM_RUNNING_MEAN];
+}
+
+static bool uses_running(const cnn_node *node)
+{
+    return has_running(node) && !node->attributes.norm.training;
+}
+
+static cnn_status check_running(const cnn_node *node)
+{
+    const double momentum = node->attributes.norm.momentum;
+    char text[CNN_SHAPE_TEXT];
+    if (node->present[NORM_RUNNING_MEAN] != node->present[NORM_RUNNING_VAR])
+        return cnn_fail(CNN_INVALID_VALUE, "%s: got none, expected it beside %s",
+                        has_running(node) ? "running_var" : "running_mean",
+                        has_running(node) ? "running_mean" : "running_var");
+    if (!isfinite(momentum)) return cnn_fail(CNN_INVALID_VALUE, "momentum: got %g, expected a finite number", momentum);
+    if (!node->present[NORM_NUM_BATCHES]) {
+        if (momentum >= 0.0 || !has_running(node)) return CNN_OK;
+        return cnn_fail(CNN_INVALID_VALUE, "num_batches: got none, but a cumulative average needs it");
+    }
+    const cnn_shape *shape = &node->src_shape[NORM_NUM_BATCHES];
+    if (node->src_dtype[NORM_NUM_BATCHES] != CNN_INT64)
+        return cnn_fail(CNN_INVALID_TYPE, "num_batches: got %s, expected int64",
+                        cnn_dtype_name(node->src_dtype[NORM_NUM_BATCHES]));
+    if (cnn_shape_count(shape) != 1 || shape->rank > 1)
+        return cnn_fail(CNN_INVALID_VALUE, "num_batches: got shape %s, expected ()", cnn_shape_text(shape, text));
+    return CNN_OK;
+}
+
+/* One number has no deviation: normalized it would be zero whatever it was. */
+static cnn_status check_several(const cnn_node *node, int64_t count, const char *what)
+{
+    char text[CNN_SHAPE_TEXT];
+    if (count != 1 || uses_running(node)) return CNN_OK;
+    return cnn_fail(CNN_INVALID_VALUE, "x: got shape %s, expected more than 1 %s to take statistics of",
+                    cnn_shape_text(&node->src_shape[NORM_SRC], text), what);
+}
+
+static cnn_status infer(cnn_node *node)
+{
+    CNN_TRY(cnn_norm_check_channels(node, "num_features"));
+    CNN_TRY(check_running(node));
+    node->dst_shape = node->src_shape[NORM_SRC];
+    return CNN_OK;
+}
+
+/* Updates the running statistics from those saved of `samples` samples of `count` numbers each. */
+static void update_running(const cnn_call *call, int64_t samples, int64_t count, bool counts_batches)
+{
+    const int64_t channels = cnn_norm_channels(call->node);
+    const double *mean = call->saved, *var = mean + samples * channels;
+    float *running_mean = call->src[NORM_RUNNING_MEAN], *running_var = call->src[NORM_RUNNING_VAR];
+    int64_t *num_batches = call->src[NORM_NUM_BATCHES];
+    double momentum = call->node->attributes.norm.momentum;
+    if (!call->node->attributes.norm.training) return;
+    if (num_batches != NULL && (counts_batches || momentum < 0.0)) ++*num_batches;
+    if (running_mean == NULL) return;
+    if (momentum < 0.0) momentum = 1.0 / (double)*num_batches;
+    const double unbiased = (double)count / (double)(count - 1);
+    for (int64_t c = 0; c < channels; c++) {
+        double new_mean = 0.0, new_var = 0.0;
+        for (int64_t s = 0; s < samples; s++) {
+            new_mean += mean[s * channels + c] / (double)samples;
+            new_var += var[s * channels + c] / (double)samples * unbiased;
+        }
+        running_mean[c] = (float)((1.0 - momentum) * (double)running_mean[c] + momentum * new_mean);
+        running_var[c] = (float)((1.0 - momentum) * (double)running_var[c] + momentum * new_var);
+    }
+}
+
+/* Batch normalization's view, and instance normalization's where running statistics, the same for all, normalize. */
+static cnn_norm_columns whole_batch(const cnn_node *node)
+{
+    cnn_norm_columns view = cnn_norm_columns_of(node, false, cnn_norm_channels(node));
+    view.constant = uses_running(node);
+    return view;
+}
+
+/* Puts the statistics that normalize where a forward pass would have put its own. */
+static void save_running(const cnn_call *call)
+{
+    const int64_t channels = cnn_norm_channels(call->node);
+    const float *running_mean = call->src[NORM_RUNNING_MEAN], *running_var = call->src[NORM_RUNNING_VAR];
+    double *mean = call->saved, *var = mean + channels;
+    for (int64_t c = 0; c < channels; c++) {
+        mean[c] = (double)running_mean[c];
+        var[c] = (double)running_var[c];
+    }
+}
+
+/* ---- batch normalization ----------------------------------------------------------------------------------------- */
+
+static cnn_status batch_infer(cnn_node *node)
+{
+    CNN_TRY(cnn_norm_check(node, 2, 4));
+    CNN_TRY(infer(node));
+    if (node->attributes.norm.eps == 0.0 && !uses_running(node))
+        return cnn_fail(CNN_INVALID_VALUE, "eps: got 0, expected a positive number in training");
+    return check_several(node, cnn_norm_per_channel(node), "value per channel");
+}
+
+static size_t batch_saved(const cnn_node *node)
+{
+    return cnn_norm_saved_bytes(cnn_norm_channels(node));
+}
+
+static size_t batch_workspace(const cnn_node *node, bool backward, int32_t threads)
+{
+    const cnn_norm_columns view = whole_batch(node);
+    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward, threads), view.groups, view.channels);
+}
+
+static cnn_status batch_forward(const cnn_call *call)
+{
+    const cnn_norm_columns view = whole_batch(call->node);
+    if (view.constant) save_running(call);
+    cnn_norm_columns_forward(&view, call);
+    update_running(call, 1, view.rows, true);
+    return CNN_OK;
+}
+
+static cnn_status batch_backward(const cnn_call *call)
+{
+    const cnn_norm_columns view = whole_batch(call->node);
+    cnn_norm_columns_backward(&view, call);
+    return CNN_OK;
+}
+
+const cnn_op_row cnn_op_batch_norm = {
+    .name = "batch_norm",
+    .min_sources = 1,
+    .max_sources = 6,
+    .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS) | SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) |
+                SRC(NORM_NUM_BATCHES),
+    .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
+    .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .infer = batch_infer,
+    .saved = batch_saved,
+    .workspace = batch_workspace,
+    .forward = batch_forward,
+    .backward = batch_backward,
+    .reference_forward = cnn_ref_batch_norm_forward,
+    .reference_backward = cnn_ref_batch_norm_backward,
+};
+
+/* ---- instance normalization -------------------------------------------------------------------------------------- */
+
+static cnn_norm_columns instance_view(const cnn_node *node)
+{
+    return uses_running(node) ? whole_batch(node) : cnn_norm_columns_of(node, true, cnn_norm_channels(node));
+}
+
+/* Means and variances that an instance normalization has. */
+static int64_t instance_sets(const cnn_node *node)
+{
+    const cnn_norm_columns view = instance_view(node);
+    return view.samples * view.groups;
+}
+
+static cnn_status instance_infer(cnn_node *node)
+{
+    CNN_TRY(cnn_norm_check(node, 3, 4));
+    CNN_TRY(infer(node));
+    int64_t spatial = 1;
+    for (int32_t i = 2; i < node->dst_shape.rank; i++) spatial *= node->dst_shape.dim[i];
+    return check_several(node, spatial, "spatial element");
+}
+
+static size_t instance_saved(const cnn_node *node)
+{
+    return cnn_norm_saved_bytes(instance_sets(node));
+}
+
+static size_t instance_workspace(const cnn_node *node, bool backward, int32_t threads)
+{
+    const cnn_norm_columns view = instance_view(node);
+    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward, threads), instance_sets(node), view.channels);
+}
+
+static cnn_status instance_forward(const cnn_call *call)
+{
+    const cnn_norm_columns view = instance_view(call->node);
+    if (view.constant) save_running(call);
+    cnn_norm_columns_forward(&view, call);
+    /* As in PyTorch, whose instance normalization never counts batches; only a cumulative average has to. */
+    update_running(call, view.samples, view.rows, false);
+    return CNN_OK;
+}
+
+static cnn_status instance_backward(const cnn_call *call)
+{
+    const cnn_norm_columns view = instance_view(call->node);
+    cnn_norm_columns_backward(&view, call);
+    return CNN_OK;
+}
+
+const cnn_op_row cnn_op_instance_norm = {
+    .name = "instance_norm",
+    .min_sources = 1,
+    .max_sources = 6,
+    .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS) | SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) |
+                SRC(NORM_NUM_BATCHES),
+    .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
+    .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .infer = instance_infer,
+    .saved = instance_saved,
+    .workspace = instance_workspace,
+    .forward = instance_forward,
+    .backward = instance_backward,
+    .reference_forward = cnn_ref_instance_norm_forward,
+    .reference_backward = cnn_ref_instance_norm_backward,
+};

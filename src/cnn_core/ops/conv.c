@@ -1,0 +1,310 @@
+/* Convolution and transposed convolution: what they accept, and which algorithm computes a pass. */
+#include "ops/check.h"
+#include "ops/conv.h"
+#include "ref/ref.h"
+
+/* ---- algorithms ------------------------------------------------------------------------------------------------------ */
+
+/* Best first; the last two suit everything. */
+static const cnn_conv_algorithm *const algorithms[] = {&cnn_conv_depthwise, &cnn_conv_outer, &cnn_conv_direct};
+
+static const cnn_conv_algorithm *choose(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    size_t i = 0;
+    while (!algorithms[i]->suits(conv, pass)) i++;
+    return algorithms[i];
+}
+
+size_t cnn_conv_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
+{
+    return choose(conv, pass)->workspace(conv, pass, kernels, threads);
+}
+
+void cnn_conv_run(const cnn_conv_call *call)
+{
+    choose(call->conv, call->pass)->run(call);
+}
+
+void cnn_conv_flatten(cnn_conv *conv)
+{
+    const bool moves = conv->kh != 1 || conv->kw != 1 || conv->stride[0] != 1 || conv->stride[1] != 1 ||
+                       conv->padding[0] != 0 || conv->padding[1] != 0 || conv->ih != conv->oh || conv->iw != conv->ow;
+    if (moves) return;
+    conv->iw = conv->ow = conv->n * conv->oh * conv->ow;
+    conv->n = conv->ih = conv->oh = 1;
+}
+
+/* ---- shapes ---------------------------------------------------------------------------------------------------------- */
+
+/* The limit keeps every sum and product of sizes below inside 64 bits. */
+static cnn_status check_sizes(const char *name, int32_t count, const int64_t *sizes, int64_t least)
+{
+    for (int32_t i = 0; i < count; i++)
+        if (sizes[i] < least || sizes[i] > INT32_MAX)
+            return cnn_fail(CNN_INVALID_VALUE, "%s: got %lld, expected %lld to %d", name, (long long)sizes[i],
+                            (long long)least, (int)INT32_MAX);
+    return CNN_OK;
+}
+
+/* What both directions ask of their sources and attributes. */
+static cnn_status check_common(const cnn_node *node)
+{
+    const cnn_attributes *a = &node->attributes;
+    const cnn_shape *input = &node->src_shape[0], *weight = &node->src_shape[1];
+    char text[CNN_SHAPE_TEXT];
+    CNN_TRY(cnn_check_image(node, 0, "x"));
+    CNN_TRY(cnn_check_working_type(node, 1, "weight"));
+    CNN_TRY(cnn_check_rank(node, 1, "weight", 4));
+    CNN_TRY(cnn_check_working_type(node, 2, "bias"));
+    CNN_TRY(check_sizes("stride", 2, a->conv.stride, 1));
+    CNN_TRY(check_sizes("padding", 4, a->conv.padding, 0));
+    CNN_TRY(check_sizes("dilation", 2, a->conv.dilation, 1));
+    CNN_TRY(check_sizes("kernel_size", 2, weight->dim + 2, 1));
+    if (weight->dim[0] < 1 || weight->dim[1] < 1)
+        return cnn_fail(CNN_INVALID_VALUE, "weight: got shape %s, expected at least one channel on either side",
+                        cnn_shape_text(weight, text));
+    for (int32_t i = 1; i < 4; i++)
+        if (input->dim[i] < 1 || input->dim[i] > INT32_MAX)
+            return cnn_fail(CNN_INVALID_VALUE, "x: got shape %s, expected 1 to %d channels, rows and columns",
+                            cnn_shape_text(input, text), (int)INT32_MAX);
+    if (a->conv.groups < 1)
+        return cnn_fail(CNN_INVALID_VALUE, "groups: got %lld, expected 1 or more", (long long)a->conv.groups);
+    if (weight->dim[0] % a->conv.groups != 0)
+        return cnn_fail(CNN_INVALID_VALUE, "groups: got %lld, expected a divisor of the %lld rows of weight %s",
+                        (long long)a->conv.groups, (long long)weight->dim[0], cnn_shape_text(weight, text));
+    return CNN_OK;
+}
+
+static cnn_status check_in_channels(const cnn_node *node, int64_t expected)
+{
+    const cnn_shape *input = &node->src_shape[0], *weight = &node->src_shape[1];
+    char input_text[CNN_SHAPE_TEXT], weight_text[CNN_SHAPE_TEXT];
+    if (input->dim[1] == expected) return CNN_OK;
+    return cnn_fail(CNN_INVALID_VALUE,
+                    "in_channels: got %lld channels in x %s, expected %lld for weight %s and groups %lld",
+                    (long long)input->dim[1], cnn_shape_text(input, input_text), (long long)expected,
+                    cnn_shape_text(weight, weight_text), (long long)node->attributes.conv.groups);
+}
+
+static cnn_status infer_conv2d(cnn_node *node)
+{
+    CNN_TRY(check_common(node));
+    const cnn_attributes *a = &node->attributes;
+    const cnn_shape *input = &node->src_shape[0], *weight = &node->src_shape[1];
+    CNN_TRY(check_in_channels(node, weight->dim[1] * a->conv.groups));
+    CNN_TRY(cnn_check_length(node, 2, "bias", weight->dim[0]));
+
+    int64_t padded[2], extent[2];
+    for (int i = 0; i < 2; i++) {
+        padded[i] = input->dim[2 + i] + a->conv.padding[i] + a->conv.padding[2 + i];
+        extent[i] = a->conv.dilation[i] * (weight->dim[2 + i] - 1) + 1;
+    }
+    if (extent[0] > padded[0] || extent[1] > padded[1])
+        return cnn_fail(CNN_INVALID_VALUE,
+                        "kernel_size: got (%lld, %lld), with dilation a window of (%lld, %lld), expected at most the "
+                        "padded input's (%lld, %lld)",
+                        (long long)weight->dim[2], (long long)weight->dim[3], (long long)extent[0],
+                        (long long)extent[1], (long long)padded[0], (long long)padded[1]);
+    node->dst_shape = (cnn_shape){.rank = 4,
+                                  .dim = {input->dim[0], weight->dim[0],
+                                          (padded[0] - extent[0]) / a->conv.stride[0] + 1,
+                                          (padded[1] - extent[1]) / a->conv.stride[1] + 1}};
+    return CNN_OK;
+}
+
+static cnn_status infer_conv_transpose2d(cnn_node *node)
+{
+    CNN_TRY(check_common(node));
+    const cnn_attributes *a = &node->attributes;
+    const cnn_shape *input = &node->src_shape[0], *weight = &node->src_shape[1];
+    CNN_TRY(check_in_channels(node, weight->dim[0]));
+    const int64_t out_channels = weight->dim[1] * a->conv.groups;
+    CNN_TRY(cnn_check_length(node, 2, "bias", out_channels));
+    CNN_TRY(check_sizes("output_padding", 2, a->conv.output_padding, 0));
+
+    int64_t size[2];
+    for (int i = 0; i < 2; i++) {
+        const int64_t limit = cnn_max_i64(a->conv.stride[i], a->conv.dilation[i]);
+        if (a->conv.output_padding[i] >= limit)
+            return cnn_fail(CNN_INVALID_VALUE, "output_padding: got %lld, expected less than the larger of stride %lld "
+                            "and dilation %lld", (long long)a->conv.output_padding[i],
+                            (long long)a->conv.stride[i], (long long)a->conv.dilation[i]);
+        size[i] = (input->dim[2 + i] - 1) * a->conv.stride[i] + a->conv.dilation[i] * (weight->dim[2 + i] - 1) + 1 +
+                  a->conv.output_padding[i] - a->conv.padding[i] - a->conv.padding[2 + i];
+    }
+    if (size[0] < 1 || size[1] < 1)
+        return cnn_fail(CNN_INVALID_VALUE,
+                        "padding: got (%lld, %lld, %lld, %lld), which leaves an output of (%lld, %lld), expected at "
+                        "least one row and one column",
+                        (long long)a->conv.padding[0], (long long)a->conv.padding[1], (long long)a->conv.padding[2],
+                        (long long)a->conv.padding[3], (long long)size[0], (long long)size[1]);
+    node->dst_shape = (cnn_shape){.rank = 4, .dim = {input->dim[0], out_channels, size[0], size[1]}};
+    return CNN_OK;
+}
+
+/* ---- passes ---------------------------------------------------------------------------------------------------------- */
+
+static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, const cnn_shape *y_shape)
+{
+    const cnn_attributes *a = &node->attributes;
+    const cnn_image x = cnn_image_of(x_shape), y = cnn_image_of(y_shape);
+    const cnn_shape *weights = &node->src_shape[1];
+    cnn_conv conv = {
+        .n = x.n,
+        .groups = a->conv.groups,
+        .ic = x.c,
+        .ih = x.h,
+        .iw = x.w,
+        .oc = y.c,
+        .oh = y.h,
+        .ow = y.w,
+        .kh = weights->dim[2],
+        .kw = weights->dim[3],
+        .stride = {a->conv.stride[0], a->conv.stride[1]},
+        .dilation = {a->conv.dilation[0], a->conv.dilation[1]},
+        .padding = {a->conv.padding[0], a->conv.padding[1]},
+    };
+    int64_t stride[CNN_MAX_RANK];
+    cnn_shape_strides(weights, !node->row_major[1], stride);
+    for (int i = 0; i < 4; i++) conv.weights_stride[i] = stride[i];
+    cnn_conv_flatten(&conv);
+    return conv;
+}
+
+/* The two operations differ in which end of the same map is their source. */
+typedef struct direction {
+    bool transposed;
+    cnn_conv_pass forward, backward;
+} direction;
+
+static const direction plain = {false, CNN_CONV_FORWARD, CNN_CONV_BACKWARD_DATA};
+static const direction transposed = {true, CNN_CONV_BACKWARD_DATA, CNN_CONV_FORWARD};
+
+static cnn_conv conv_of(const cnn_node *node, const direction *d)
+{
+    const cnn_shape *src = &node->src_shape[0], *dst = &node->dst_shape;
+    return d->transposed ? conv_between(node, dst, src) : conv_between(node, src, dst);
+}
+
+static size_t workspace(const cnn_node *node, bool backward, int32_t threads, const direction *d)
+{
+    if (cnn_shape_count(&node->dst_shape) == 0) return 0;
+    const cnn_conv conv = conv_of(node, d);
+    if (!backward) return cnn_conv_workspace(&conv, d->forward, node->kernels, threads);
+    size_t most = 0;
+    if (node->wanted[0]) most = cnn_conv_workspace(&conv, d->backward, node->kernels, threads);
+    if (node->wanted[1]) {
+        const size_t bytes = cnn_conv_workspace(&conv, CNN_CONV_BACKWARD_WEIGHTS, node->kernels, threads);
+        if (bytes > most) most = bytes;
+    }
+    if (node->wanted[2]) {
+        const cnn_image dst = cnn_image_of(&node->dst_shape);
+        const size_t bytes = cnn_conv_bias_workspace(dst.n * dst.h * dst.w, dst.c);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+static cnn_conv_call begin_call(const cnn_call *call, const cnn_conv *conv)
+{
+    return (cnn_conv_call){
+        .conv = conv, .kernels = call->node->kernels, .threads = call->threads, .workspace = call->workspace};
+}
+
+static cnn_status forward(const cnn_call *call, const direction *d)
+{
+    const cnn_conv conv = conv_of(call->node, d);
+    cnn_conv_call pass = begin_call(call, &conv);
+    pass.pass = d->forward;
+    *(d->transposed ? &pass.y : &pass.x) = call->src[0];
+    pass.weights = call->src[1];
+    pass.bias = call->src[2];
+    pass.out = call->dst;
+    cnn_conv_run(&pass);
+    return CNN_OK;
+}
+
+static cnn_status backward(const cnn_call *call, const direction *d)
+{
+    const cnn_conv conv = conv_of(call->node, d);
+    cnn_conv_call pass = begin_call(call, &conv);
+    pass.x = d->transposed ? call->diff_dst : call->src[0];
+    pass.y = d->transposed ? call->src[0] : call->diff_dst;
+    pass.weights = call->src[1];
+    if (call->diff_src[0] != NULL) {
+        pass.pass = d->backward;
+        pass.out = call->diff_src[0];
+        cnn_conv_run(&pass);
+    }
+    if (call->diff_src[1] != NULL) {
+        pass.pass = CNN_CONV_BACKWARD_WEIGHTS;
+        pass.out = call->diff_src[1];
+        cnn_conv_run(&pass);
+    }
+    if (call->diff_src[2] != NULL) {
+        const cnn_image dst = cnn_image_of(&call->node->dst_shape);
+        cnn_conv_bias_backward(call->node->kernels, call->threads, dst.n * dst.h * dst.w, dst.c, call->diff_dst,
+                               call->workspace, call->diff_src[2]);
+    }
+    return CNN_OK;
+}
+
+static size_t conv2d_workspace(const cnn_node *node, bool back, int32_t threads)
+{
+    return workspace(node, back, threads, &plain);
+}
+
+static cnn_status conv2d_forward(const cnn_call *call)
+{
+    return forward(call, &plain);
+}
+
+static cnn_status conv2d_backward(const cnn_call *call)
+{
+    return backward(call, &plain);
+}
+
+static size_t conv_transpose2d_workspace(const cnn_node *node, bool back, int32_t threads)
+{
+    return workspace(node, back, threads, &transposed);
+}
+
+static cnn_status conv_transpose2d_forward(const cnn_call *call)
+{
+    return forward(call, &transposed);
+}
+
+static cnn_status conv_transpose2d_backward(const cnn_call *call)
+{
+    return backward(call, &transposed);
+}
+
+const cnn_op_row cnn_op_conv2d = {
+    .name = "conv2d",
+    .min_sources = 2,
+    .max_sources = 3,
+    .optional = SRC(2),
+    .keeps_src = SRC(0) | SRC(1),
+    .accumulates = SRC(1) | SRC(2),
+    .infer = infer_conv2d,
+    .workspace = conv2d_workspace,
+    .forward = conv2d_forward,
+    .backward = conv2d_backward,
+    .reference_forward = cnn_ref_conv2d_forward,
+    .reference_backward = cnn_ref_conv2d_backward,
+};
+
+const cnn_op_row cnn_op_conv_transpose2d = {
+    .name = "conv_transpose2d",
+    .min_sources = 2,
+    .max_sources = 3,
+    .optional = SRC(2),
+    .keeps_src = SRC(0) | SRC(1),
+    .accumulates = SRC(1) | SRC(2),
+    .infer = infer_conv_transpose2d,
+    .workspace = conv_transpose2d_workspace,
+    .forward = conv_transpose2d_forward,
+    .backward = conv_transpose2d_backward,
+    .reference_forward = cnn_ref_conv_transpose2d_forward,
+    .reference_backward = cnn_ref_conv_transpose2d_backward,
+};

@@ -1,0 +1,341 @@
+/* Backward weights of any convolution: for each tap, the outer product of source and destination channels, summed over
+ * pixels.
+ *
+ * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output channels;
+ * of a kernel of one tap the other way round, since then the sums lie as the weights do. A task sums a part of the matrix
+ * over a share of the pixels, block by block: of a block it packs its column channels once and visits the row channels, six
+ * at a time, through pointers. Shares sum into memory of their own, which is added up in order at the end. So the cut, and
+ * with it the result, depends on the shape alone. */
+#include <string.h>
+
+#include "ops/conv.h"
+
+#define MOST_SHARES 16
+#define SHARE_PIXELS 512       /* a share smaller than this would take as long to add up */
+#define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
+#define PART_BYTES (256 << 10) /* of sums that a task goes over with each block */
+
+/* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough panels
+ * read it. */
+#define COPY_FROM_CHANNELS 256
+#define COPY_FROM_PANELS 3
+
+typedef struct outer_plan {
+    bool pointwise; /* one tap: rows are output channels */
+    bool gather, copy;
+    int64_t groups, taps;
+    int64_t row_channels; /* per group and tap */
+    cnn_conv_panels cols;
+    int64_t pixels, blocks, block_pixels;
+    int64_t shares;                /* of the pixels */
+    int64_t row_parts, col_parts;  /* of the matrix */
+    size_t axes_bytes, zero_bytes, share_bytes;
+    size_t row_bytes, col_bytes, patch_bytes, packed_bytes, tile_bytes; /* of one thread */
+} outer_plan;
+
+static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
+{
+    const int64_t ic = conv->ic / conv->groups, oc = conv->oc / conv->groups;
+    outer_plan plan = {
+        .groups = conv->groups,
+        .taps = conv->kh * conv->kw,
+        .pixels = conv->n * conv->oh * conv->ow,
+    };
+    plan.pointwise = plan.taps == 1;
+    plan.gather = cnn_conv_gathers(plan.taps, ic);
+    plan.row_channels = plan.pointwise ? oc : ic;
+    plan.cols = cnn_conv_panels_of(plan.pointwise ? ic : oc, kernels);
+    plan.copy = (plan.pointwise ? conv->oc : conv->ic) >= COPY_FROM_CHANNELS && plan.cols.count >= COPY_FROM_PANELS;
+
+    const int64_t floats = plan.row_channels * cnn_min_i64(plan.taps, 3) + plan.cols.padded;
+    plan.blocks = cnn_ceil_div(plan.pixels, cnn_conv_block_pixels(floats, plan.taps));
+    plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
+
+    plan.share_bytes =
+        cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)(plan.groups * plan.taps), (size_t)plan.row_channels),
+                                    (size_t)plan.cols.padded * sizeof(float)));
+    const int64_t enough = cnn_min_i64(MOST_SHARES, cnn_ceil_div(CNN_CONV_TASKS, plan.groups));
+    const int64_t fitting = cnn_min_i64(plan.pixels / SHARE_PIXELS, SHARES_BYTES / ((int64_t)plan.share_bytes + 1));
+    plan.shares = cnn_max_i64(cnn_min_i64(enough, cnn_min_i64(fitting, plan.blocks)), 1);
+
+    /* As many parts as make enough tasks, or as keep a part's sums in the cache. Cutting the columns costs little, but for
+     * copying the rows again; cutting the rows packs the columns again, and should leave some rows to do with them. */
+    const int64_t tiles = plan.taps * cnn_ceil_div(plan.row_channels, CNN_CONV_ROWS);
+    const int64_t wanted = cnn_ceil_div(CNN_CONV_TASKS, plan.groups * plan.shares);
+    const int64_t cached = cnn_ceil_div((int64_t)plan.share_bytes / plan.groups, PART_BYTES);
+    plan.col_parts = cnn_min_i64(wanted, cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1));
+    plan.row_parts = cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts),
+                                 cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), tiles / 8));
+    plan.row_parts = cnn_max_i64(cnn_min_i64(plan.row_parts, tiles), 1);
+
+    const size_t pixels = (size_t)plan.block_pixels, pointers = cnn_size_mul(pixels, (size_t)plan.taps);
+    plan.axes_bytes = cnn_conv_axes_bytes(conv, CNN_CONV_FORWARD);
+    plan.zero_bytes = cnn_float_bytes(ic);
+    plan.row_bytes = cnn_size_align(cnn_size_mul(plan.gather ? pixels : pointers, sizeof(float *)));
+    plan.col_bytes = cnn_size_align(pixels * sizeof(float *));
+    plan.patch_bytes = plan.gather ? cnn_size_align(cnn_size_mul(pointers, (size_t)ic * sizeof(float))) : 0;
+    plan.packed_bytes = cnn_size_align(cnn_size_mul(pixels, (size_t)plan.cols.padded * sizeof(float)));
+    plan.tile_bytes = plan.copy ? cnn_size_align(pixels * (CNN_CONV_ROWS * sizeof(float) + sizeof(float *))) : 0;
+    return plan;
+}
+
+static size_t thread_bytes(const outer_plan *plan)
+{
+    return cnn_size_add(cnn_size_add(plan->row_bytes, plan->patch_bytes),
+                        cnn_size_add(plan->col_bytes, cnn_size_add(plan->packed_bytes, plan->tile_bytes)));
+}
+
+static size_t outer_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
+{
+    (void)pass;
+    const outer_plan plan = plan_outer(conv, kernels);
+    const size_t sums = cnn_size_mul(plan.share_bytes, (size_t)plan.shares);
+    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes), sums);
+    return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
+}
+
+typedef struct outer_job {
+    const outer_plan *plan;
+    const cnn_conv_call *call;
+    cnn_conv_grid grid;
+    int64_t taps; /* of the grid */
+    const float *zero;
+    /* [shares][groups][panels][taps][ic][panel row]; pointwise: [shares][groups][oc][ic], or, of one share alone,
+     * diff_weights itself */
+    float *sums;
+    char *scratch;
+} outer_job;
+
+/* ---- the sums of a share ---------------------------------------------------------------------------------------------- */
+
+/* The sum of row 0 and the panel's first column; *stride = the distance of rows. */
+static float *panel_sums(const outer_job *job, int64_t share, int64_t group, int64_t panel, int64_t *stride)
+{
+    const outer_plan *plan = job->plan;
+    const int64_t rows = job->taps * plan->row_channels;
+    if (plan->pointwise) {
+        *stride = plan->cols.oc;
+        return job->sums + (share * plan->groups + group) * rows * plan->cols.oc + panel * plan->cols.width;
+    }
+    *stride = cnn_conv_panel_row(&plan->cols, panel);
+    return job->sums + (share * plan->groups + group) * rows * plan->cols.padded + panel * rows * plan->cols.width;
+}
+
+/* A block's pixels as the kernel reads them. */
+typedef struct outer_block {
+    int64_t pixels;
+    int64_t taps, channels;   /* of a row */
+    const float **rows;       /* [taps][pixels] */
+    const float **cols;       /* [pixels] */
+    int64_t panel, panel_end; /* the columns packed */
+    float *packed;            /* [panels][pixels][panel row] */
+    float *tile;              /* [pixels][CNN_CONV_ROWS] */
+    const float **tile_rows;  /* into it */
+    float *patches;
+} outer_block;
+
+static outer_block take_block(const outer_job *job, int32_t thread)
+{
+    const outer_plan *plan = job->plan;
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
+    outer_block block = {.rows = cnn_take(&cursor, plan->row_bytes)};
+    block.cols = cnn_take(&cursor, plan->col_bytes);
+    block.patches = cnn_take(&cursor, plan->patch_bytes);
+    block.packed = cnn_take(&cursor, plan->packed_bytes);
+    if (plan->copy) {
+        block.tile_rows = (const float **)(void *)cursor;
+        block.tile = (float *)(void *)(cursor + (size_t)plan->block_pixels * sizeof(float *));
+        for (int64_t p = 0; p < plan->block_pixels; p++) block.tile_rows[p] = block.tile + p * CNN_CONV_ROWS;
+    }
+    return block;
+}
+
+static void locate_block(const outer_job *job, int64_t group, int64_t first, outer_block *block)
+{
+    const outer_plan *plan = job->plan;
+    const cnn_conv *conv = job->call->conv;
+    const int64_t ic = conv->ic / conv->groups, pixels = block->pixels;
+    const cnn_conv_image x = {job->call->x + group * ic, conv->ih, conv->iw, conv->ic};
+    const float *y = job->call->y + first * conv->oc + group * (conv->oc / conv->groups);
+    const float **y_pixels = plan->pointwise ? block->rows : block->cols;
+    for (int64_t p = 0; p < pixels; p++) y_pixels[p] = y + p * conv->oc;
+    block->taps = plan->gather ? 1 : job->taps;
+    block->channels = plan->gather ? job->taps * ic : plan->row_channels;
+    if (plan->gather) {
+        cnn_conv_gather_src(&job->grid, &x, ic, first, pixels, block->patches);
+        for (int64_t p = 0; p < pixels; p++) block->rows[p] = block->patches + p * block->channels;
+    } else {
+        cnn_conv_locate_src(&job->grid, &x, job->zero, first, pixels, plan->pointwise ? block->cols : block->rows);
+    }
+}
+
+static void pack_cols(const cnn_conv_panels *panels, const outer_block *block)
+{
+    const int64_t width = panels->width, pixels = block->pixels;
+    const int64_t whole = cnn_min_i64(panels->oc / width, block->panel_end);
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t panel = block->panel; panel < whole; panel++)
+            memcpy(block->packed + ((panel - block->panel) * pixels + p) * width, block->cols[p] + panel * width,
+                   (size_t)width * sizeof(float));
+    if (whole == block->panel_end) return;
+    const int64_t channels = cnn_conv_panel_channels(panels, whole), row = cnn_conv_panel_row(panels, whole);
+    float *to = block->packed + (whole - block->panel) * pixels * width;
+    for (int64_t p = 0; p < pixels; p++, to += row) {
+        for (int64_t c = 0; c < channels; c++) to[c] = block->cols[p][whole * width + c];
+        for (int64_t c = channels; c < row; c++) to[c] = 0.0f;
+    }
+}
+
+/* to[pixel][CNN_CONV_ROWS] = `height` channels of each row. */
+static void copy_tile(const float *const *rows, int64_t channel, int height, int64_t pixels, float *to)
+{
+    if (height == CNN_CONV_ROWS) { /* a length that the compiler knows */
+        for (int64_t p = 0; p < pixels; p++)
+            memcpy(to + p * CNN_CONV_ROWS, rows[p] + channel, CNN_CONV_ROWS * sizeof *to);
+        return;
+    }
+    for (int64_t p = 0; p < pixels; p++)
+        for (int r = 0; r < height; r++) to[p * CNN_CONV_ROWS + r] = rows[p][channel + r];
+}
+
+/* Adds one block to the part's sums. */
+static void sum_block(const outer_job *job, outer_block *block, int64_t share, int64_t group, int64_t row_part, bool add)
+{
+    const outer_plan *plan = job->plan;
+    const int64_t tap_tiles = cnn_ceil_div(block->channels, CNN_CONV_ROWS), tiles = block->taps * tap_tiles;
+    const int64_t last = cnn_split(tiles, plan->row_parts, row_part + 1);
+    for (int64_t tile = cnn_split(tiles, plan->row_parts, row_part); tile < last; tile++) {
+        const int64_t tap = tile / tap_tiles;
+        int64_t channel = cnn_split(block->channels, tap_tiles, tile % tap_tiles);
+        const int height = (int)(cnn_split(block->channels, tap_tiles, tile % tap_tiles + 1) - channel);
+        const int64_t row = tap * block->channels + channel;
+        const float *const *rows = block->rows + tap * block->pixels;
+        if (plan->copy) {
+            copy_tile(rows, channel, height, block->pixels, block->tile);
+            rows = block->tile_rows;
+            channel = 0;
+        }
+        const float *cols = block->packed;
+        for (int64_t panel = block->panel; panel < block->panel_end; panel++, cols += block->pixels * plan->cols.width) {
+            int64_t stride;
+            float *sums = panel_sums(job, share, group, panel, &stride);
+            job->call->kernels->conv.outer(height, block->pixels, rows, channel, cols,
+                                           (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
+                                           sums + row * stride);
+        }
+    }
+}
+
+static void sum_share(void *arg, int64_t task, int32_t thread)
+{
+    const outer_job *job = arg;
+    const outer_plan *plan = job->plan;
+    const int64_t row_part = task % plan->row_parts;
+    int64_t rest = task / plan->row_parts;
+    const int64_t col_part = rest % plan->col_parts;
+    rest /= plan->col_parts;
+    const int64_t share = rest % plan->shares, group = rest / plan->shares;
+
+    const bool in_place = job->sums == job->call->out;
+    outer_block block = take_block(job, thread);
+    block.panel = cnn_split(plan->cols.count, plan->col_parts, col_part);
+    block.panel_end = cnn_split(plan->cols.count, plan->col_parts, col_part + 1);
+    const int64_t begin = cnn_split(plan->blocks, plan->shares, share);
+    const int64_t end = cnn_split(plan->blocks, plan->shares, share + 1);
+    for (int64_t b = begin; b < end; b++) {
+        const int64_t first = cnn_split(plan->pixels, plan->blocks, b);
+        block.pixels = cnn_split(plan->pixels, plan->blocks, b + 1) - first;
+        locate_block(job, group, first, &block);
+        pack_cols(&plan->cols, &block);
+        sum_block(job, &block, share, group, row_part, in_place || b > begin);
+    }
+}
+
+/* ---- diff_weights += the shares' sums, in order -------------------------------------------------------------------------- */
+
+#define PIECE 4096 /* weights in a task */
+
+static void add_pointwise(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const outer_job *job = arg;
+    const cnn_conv *conv = job->call->conv;
+    const int64_t all = conv->oc * (conv->ic / conv->groups), first = task * PIECE;
+    const int64_t count = cnn_min_i64(PIECE, all - first);
+    float *to = job->call->out + first;
+    float sum[PIECE];
+    memcpy(sum, job->sums + first, (size_t)count * sizeof *sum);
+    for (int64_t share = 1; share < job->plan->shares; share++)
+        for (int64_t i = 0; i < count; i++) sum[i] += job->sums[share * all + first + i];
+    for (int64_t i = 0; i < count; i++) to[i] += sum[i];
+}
+
+#define SQUARE 16 /* channels in and out that are turned at a time; SQUARE lines of cache each way */
+
+static void add_panel(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const outer_job *job = arg;
+    const outer_plan *plan = job->plan;
+    const cnn_conv_grid *grid = &job->grid;
+    const int64_t *weights_stride = job->call->conv->weights_stride;
+    const int64_t group = task / plan->cols.count, panel = task % plan->cols.count;
+    const int64_t channels = cnn_conv_panel_channels(&plan->cols, panel), ic = plan->row_channels;
+    int64_t row;
+    const float *sums = panel_sums(job, 0, group, panel, &row);
+    const int64_t share_stride = panel_sums(job, 1, group, panel, &row) - sums;
+    float *to = job->call->out + (group * plan->cols.oc + panel * plan->cols.width) * weights_stride[0];
+    for (int64_t first = 0; first < ic; first += SQUARE) {
+        const int64_t count = cnn_min_i64(SQUARE, ic - first);
+        for (int64_t tap = 0; tap < job->taps; tap++) {
+            const int64_t k_row = grid->row_tap[tap / grid->col_taps].k, k_col = grid->col_tap[tap % grid->col_taps].k;
+            const float *from = sums + (tap * ic + first) * row;
+            float *corner = to + first * weights_stride[1] + k_row * weights_stride[2] + k_col * weights_stride[3];
+            for (int64_t o = 0; o < channels; o++)
+                for (int64_t c = 0; c < count; c++) {
+                    float sum = from[c * row + o];
+                    for (int64_t share = 1; share < plan->shares; share++)
+                        sum += from[share * share_stride + c * row + o];
+                    corner[o * weights_stride[0] + c * weights_stride[1]] += sum;
+                }
+        }
+    }
+}
+
+static void run_outer(const cnn_conv_call *call)
+{
+    const cnn_conv *conv = call->conv;
+    const outer_plan plan = plan_outer(conv, call->kernels);
+    char *cursor = call->workspace;
+    cnn_conv_axes axes;
+    cnn_conv_axes_make(conv, CNN_CONV_FORWARD, &cursor, &axes);
+    float *zero = cnn_take(&cursor, plan.zero_bytes);
+    float *sums = cnn_take(&cursor, plan.share_bytes * (size_t)plan.shares);
+    const int64_t ic = conv->ic / conv->groups;
+    for (int64_t c = 0; c < ic; c++) zero[c] = 0.0f;
+    const bool in_place = plan.pointwise && plan.shares == 1;
+    outer_job job = {
+        .plan = &plan,
+        .call = call,
+        .grid = cnn_conv_grid_at(&axes, 0),
+        .zero = zero,
+        .sums = in_place ? call->out : sums,
+        .scratch = cursor,
+    };
+    job.taps = job.grid.row_taps * job.grid.col_taps;
+    if (job.taps == 0 || ic == 0) return;
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(conv, call->kernels));
+    cnn_parallel(threads, plan.groups * plan.shares * plan.row_parts * plan.col_parts, sum_share, &job);
+    if (!plan.pointwise)
+        cnn_parallel(threads, plan.groups * plan.cols.count, add_panel, &job);
+    else if (!in_place)
+        cnn_parallel(threads, cnn_ceil_div(conv->oc * ic, PIECE), add_pointwise, &job);
+}
+
+static bool outer_suits(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    (void)conv;
+    return pass == CNN_CONV_BACKWARD_WEIGHTS;
+}
+
+const cnn_conv_algorithm cnn_conv_outer = {"outer", outer_suits, outer_workspace, run_outer};

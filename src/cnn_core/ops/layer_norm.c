@@ -1,0 +1,470 @@
+/* Layer normalization: Ba, Kiros and Hinton, "Layer Normalization", 2016.
+ *
+ * Memory is taken as rows of contiguous numbers that are normalized together. A rank-4 src lies channels-last. Where its
+ * c, h, w are normalized, or all axes, a row is a row in memory, too, if only in another order: weights and bias are
+ * brought to that order. Where h, w or w alone are, src is brought to row-major, and dst back.
+ *
+ * Tasks are blocks of rows by segments of a row. A row of one segment is reduced and normalized in one task, while it is in
+ * cache; longer rows are reduced in a pass of their own. */
+#include <string.h>
+
+#include "ops/norm.h"
+#include "ref/ref.h"
+
+enum {
+    SEGMENT = 16384,    /* numbers of a row that are worth a task */
+    SUM_FLOATS = 2048,  /* numbers that are summed in float, and read twice while in the first-level cache */
+    MAX_BLOCKS = 64,    /* bounds the partial results, too */
+    MIN_BLOCK_ROWS = 8, /* keeps the partial results smaller than src */
+    FLOAT_ROWS = 64     /* rows whose share in the gradient of weights is summed in float */
+};
+
+/* How the work is cut; depends on the shape alone. */
+typedef struct cut {
+    int64_t rows, width; /* rows of `width` numbers */
+    int64_t segments;    /* of a row */
+    int64_t blocks, block_rows;
+} cut;
+
+static cut cut_of(const cnn_node *node)
+{
+    const cnn_shape *src = &node->src_shape[NORM_SRC];
+    const int32_t outer = src->rank - node->attributes.norm.axes;
+    cut c = {.rows = 1, .width = 1};
+    for (int32_t i = 0; i < src->rank; i++) *(i < outer ? &c.rows : &c.width) *= src->dim[i];
+    if (c.rows * c.width == 0) return c;
+    c.segments = cnn_ceil_div(c.width, SEGMENT);
+    c.block_rows = cnn_max_i64(cnn_ceil_div(c.rows, MAX_BLOCKS), SEGMENT / c.width);
+    c.block_rows = cnn_max_i64(c.block_rows, MIN_BLOCK_ROWS);
+    c.blocks = cnn_ceil_div(c.rows, c.block_rows);
+    return c;
+}
+
+/* src is channels-last where its rows must be contiguous. */
+static bool is_transposed(const cnn_node *node)
+{
+    return node->src_shape[NORM_SRC].rank == 4 && node->attributes.norm.axes < 3;
+}
+
+/* How weights or bias lie, [matrices][channels][length], where a row has [matrices][length][channels]. */
+typedef struct order {
+    int64_t matrices, channels, length;
+} order;
+
+static order order_of(const cnn_node *node, int32_t source)
+{
+    const cnn_shape *src = &node->src_shape[NORM_SRC];
+    const int32_t axes = node->attributes.norm.axes;
+    if (src->rank != 4 || axes < 3 || (axes == 4 && !node->row_major[source])) return (order){1, 1, cut_of(node).width};
+    return (order){axes == 4 ? src->dim[0] : 1, src->dim[1], src->dim[2] * src->dim[3]};
+}
+
+typedef struct run {
+    const struct cnn_norm_kernels *kernels;
+    cut cut;
+    double eps;
+    double *mean, *var;          /* [rows]: what is saved */
+    const float *weights, *bias; /* [width], in the order of a row; bias: forward only */
+    const float *src, *diff_dst;
+    float *dst;              /* backward: diff_src; NULL where not wanted */
+    double *partial;         /* [rows][segments][2], of rows longer than a segment; forward: mean, m2; backward: dots */
+    float *scratch;          /* [threads][2][segment] */
+    double *diff_parameters; /* [blocks][2][width]: weights, bias; NULL where not wanted */
+} run;
+
+/* ---- workspace --------------------------------------------------------------------------------------------------- */
+
+static size_t double_bytes(int64_t n)
+{
+    return cnn_size_align(cnn_size_mul((size_t)n, sizeof(double)));
+}
+
+static size_t partial_bytes(const cut *c)
+{
+    return c->segments > 1 ? double_bytes(c->rows * c->segments * 2) : 0;
+}
+
+static size_t scratch_bytes(const cut *c, int32_t threads)
+{
+    return cnn_float_bytes(threads * 2 * cnn_min_i64(c->width, SEGMENT));
+}
+
+static size_t diff_parameters_bytes(const cnn_node *node, const cut *c)
+{
+    const bool any = node->present[NORM_WEIGHTS] || node->present[NORM_BIAS];
+    return any ? cnn_size_mul((size_t)c->blocks, double_bytes(2 * c->width)) : 0;
+}
+
+static size_t workspace(const cnn_node *node, bool backward, int32_t threads)
+{
+    const cut c = cut_of(node);
+    const size_t copy = is_transposed(node) ? cnn_float_bytes(c.rows * c.width) : 0;
+    size_t bytes = cnn_size_add(cnn_size_mul(2, cnn_float_bytes(c.width)), cnn_size_add(partial_bytes(&c), copy));
+    if (backward) {
+        bytes = cnn_size_add(bytes, cnn_size_add(scratch_bytes(&c, threads), diff_parameters_bytes(node, &c)));
+        bytes = cnn_size_add(bytes, copy);
+    }
+    return cnn_norm_workspace(bytes, c.rows, c.width);
+}
+
+static size_t saved(const cnn_node *node)
+{
+    return cnn_norm_saved_bytes(cut_of(node).rows);
+}
+
+/* Weights or bias in the order of a row; absent ones are all `otherwise`. */
+static const float *parameter(const cnn_call *call, int32_t source, float otherwise, char **cursor)
+{
+    const order o = order_of(call->node, source);
+    const int64_t width = cut_of(call->node).width;
+    if (call->src[source] != NULL && o.channels == 1) return call->src[source];
+    float *made = cnn_take(cursor, cnn_float_bytes(width));
+    if (call->src[source] == NULL)
+        for (int64_t i = 0; i < width; i++) made[i] = otherwise;
+    else
+        cnn_norm_transpose(call->threads, o.matrices, o.channels, o.length, call->src[source], made);
+    return made;
+}
+
+/* src or diff_dst with contiguous rows. */
+static float *take_rows(const cnn_call *call, const void *memory, char **cursor)
+{
+    const cnn_image i = cnn_image_of(&call->node->src_shape[NORM_SRC]);
+    float *rows = cnn_take(cursor, cnn_float_bytes(i.n * i.c * i.h * i.w));
+    cnn_norm_transpose(call->threads, i.n, i.h * i.w, i.c, memory, rows);
+    return rows;
+}
+
+static void put_rows(const cnn_call *call, const float *rows, void *memory)
+{
+    const cnn_image i = cnn_image_of(&call->node->src_shape[NORM_SRC]);
+    cnn_norm_transpose(call->threads, i.n, i.c, i.h * i.w, rows, memory);
+}
+
+static run run_of(const cnn_call *call, char **cursor)
+{
+    run r = {.kernels = &call->node->kernels->norm,
+             .cut = cut_of(call->node),
+             .eps = call->node->attributes.norm.eps,
+             .mean = call->saved,
+             .src = call->src[NORM_SRC]};
+    r.var = r.mean + r.cut.rows;
+    r.weights = parameter(call, NORM_WEIGHTS, 1.0f, cursor);
+    r.partial = cnn_take(cursor, partial_bytes(&r.cut));
+    return r;
+}
+
+static int32_t threads_for(const cnn_call *call, double ns_per_element)
+{
+    return cnn_useful_threads(call->threads, ns_per_element * (double)cnn_shape_count(&call->node->dst_shape));
+}
+
+/* ---- the cut ----------------------------------------------------------------------------------------------------- */
+
+/* The numbers in a segment of a row and, in *offset, where they start in src. */
+static int64_t segment_of(const run *r, int64_t row, int64_t segment, int64_t *offset)
+{
+    *offset = row * r->cut.width + segment * SEGMENT;
+    return cnn_min_i64(SEGMENT, r->cut.width - segment * SEGMENT);
+}
+
+static double *partial_of(const run *r, int64_t row, int64_t segment)
+{
+    return r->partial + (row * r->cut.segments + segment) * 2;
+}
+
+/* xhat = scale (x - mean) + shift, where shift makes up for the rounding of mean to float. */
+typedef struct xhat_map {
+    float mean, scale, shift;
+} xhat_map;
+
+static xhat_map xhat_map_of(double mean, double inverse_std)
+{
+    const float rounded = (float)mean;
+    return (xhat_map){rounded, (float)inverse_std, (float)(((double)rounded - mean) * inverse_std)};
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+static cnn_moments segment_moments(const run *r, int64_t row, int64_t segment)
+{
+    cnn_moments all = {0.0, 0.0, 0.0};
+    int64_t offset;
+    const int64_t n = segment_of(r, row, segment, &offset);
+    for (int64_t done = 0; done < n; done += SUM_FLOATS) {
+        const int64_t count = cnn_min_i64(SUM_FLOATS, n - done);
+        const float *x = r->src + offset + done;
+        const float pivot = r->kernels->row_sum(count, x) / (float)count;
+        float moments[2];
+        r->kernels->row_moments(count, x, pivot, moments);
+        /* The pivot is the mean but for rounding; the first moment about it says how far off it is. */
+        const double off = (double)moments[0] / (double)count;
+        all = cnn_moments_merge(all, (cnn_moments){(double)count, (double)pivot + off,
+                                                   (double)moments[1] - off * (double)moments[0]});
+    }
+    return all;
+}
+
+static void moments_task(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const run *r = arg;
+    const int64_t row = task / r->cut.segments, segment = task % r->cut.segments;
+    const cnn_moments moments = segment_moments(r, row, segment);
+    double *partial = partial_of(r, row, segment);
+    partial[0] = moments.mean;
+    partial[1] = moments.m2;
+}
+
+static cnn_moments row_moments(const run *r, int64_t row)
+{
+    if (r->cut.segments == 1) return segment_moments(r, row, 0);
+    cnn_moments all = {0.0, 0.0, 0.0};
+    for (int64_t segment = 0; segment < r->cut.segments; segment++) {
+        int64_t offset;
+        const double *partial = partial_of(r, row, segment);
+        const double count = (double)segment_of(r, row, segment, &offset);
+        all = cnn_moments_merge(all, (cnn_moments){count, partial[0], partial[1]});
+    }
+    return all;
+}
+
+static void forward_task(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const run *r = arg;
+    const int64_t segment = task % r->cut.segments, begin = task / r->cut.segments * r->cut.block_rows;
+    const int64_t end = cnn_min_i64(begin + r->cut.block_rows, r->cut.rows);
+    for (int64_t row = begin; row < end; row++) {
+        const cnn_moments moments = row_moments(r, row);
+        const double var = cnn_moments_var(moments);
+        if (segment == 0) {
+            r->mean[row] = moments.mean;
+            r->var[row] = var;
+        }
+        const xhat_map to_xhat = xhat_map_of(moments.mean, cnn_norm_inverse_std(var, r->eps));
+        int64_t offset;
+        const int64_t n = segment_of(r, row, segment, &offset), column = segment * SEGMENT;
+        r->kernels->row_affine(n, r->src + offset, to_xhat.mean, to_xhat.scale, to_xhat.shift, r->weights + column,
+                               r->bias + column, r->dst + offset);
+    }
+}
+
+static cnn_status forward(const cnn_call *call)
+{
+    char *cursor = call->workspace;
+    run r = run_of(call, &cursor);
+    r.bias = parameter(call, NORM_BIAS, 0.0f, &cursor);
+    r.dst = call->dst;
+    if (is_transposed(call->node)) r.src = r.dst = take_rows(call, r.src, &cursor);
+    const int32_t threads = threads_for(call, 0.5);
+    if (r.cut.segments > 1) cnn_parallel(threads, r.cut.rows * r.cut.segments, moments_task, &r);
+    cnn_parallel(threads, r.cut.blocks * r.cut.segments, forward_task, &r);
+    if (is_transposed(call->node)) put_rows(call, r.dst, call->dst);
+    return CNN_OK;
+}
+
+/* ---- backward ---------------------------------------------------------------------------------------------------- */
+
+/* sum w dy and sum w dy (x - mean) */
+typedef struct dots {
+    double constant, deviation;
+} dots;
+
+static dots segment_dots(const run *r, int64_t row, int64_t segment)
+{
+    dots all = {0.0, 0.0};
+    int64_t offset;
+    const int64_t n = segment_of(r, row, segment, &offset);
+    const float *weights = r->weights + segment * SEGMENT, mean = (float)r->mean[row];
+    for (int64_t done = 0; done < n; done += SUM_FLOATS) {
+        float sums[2];
+        r->kernels->row_dots(cnn_min_i64(SUM_FLOATS, n - done), r->src + offset + done, r->diff_dst + offset + done,
+                             weights + done, mean, sums);
+        all.constant += (double)sums[0];
+        all.deviation += (double)sums[1];
+    }
+    all.deviation -= (r->mean[row] - (double)mean) * all.constant; /* the kernel's mean was rounded */
+    return all;
+}
+
+static void dots_task(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const run *r = arg;
+    const int64_t row = task / r->cut.segments, segment = task % r->cut.segments;
+    const dots d = segment_dots(r, row, segment);
+    double *partial = partial_of(r, row, segment);
+    partial[0] = d.constant;
+    partial[1] = d.deviation;
+}
+
+static dots row_dots(const run *r, int64_t row)
+{
+    if (r->cut.segments == 1) return segment_dots(r, row, 0);
+    dots all = {0.0, 0.0};
+    for (int64_t segment = 0; segment < r->cut.segments; segment++) {
+        all.constant += partial_of(r, row, segment)[0];
+        all.deviation += partial_of(r, row, segment)[1];
+    }
+    return all;
+}
+
+/* diff_src = 1/std (w dy - E[w dy] - xhat E[w dy xhat]),   xhat = (x - mean) / std,   expectations over the row */
+static void segment_gradient(const run *r, int64_t row, int64_t segment, double inverse_std)
+{
+    const dots d = row_dots(r, row);
+    const double width = (double)r->cut.width, exact = r->mean[row];
+    const float mean = (float)exact;
+    const double slope = -inverse_std * inverse_std * inverse_std * d.deviation / width;
+    const double constant = -inverse_std * d.constant / width - (exact - (double)mean) * slope;
+    int64_t offset;
+    const int64_t n = segment_of(r, row, segment, &offset);
+    r->kernels->row_gradient(n, r->src + offset, r->diff_dst + offset, r->weights + segment * SEGMENT, mean,
+                             (float)inverse_std, (float)slope, (float)constant, r->dst + offset);
+}
+
+/* total += sums, sums = 0 */
+static void flush(int64_t n, float *sums, double *total)
+{
+    for (int64_t i = 0; i < n; i++) {
+        total[i] += (double)sums[i];
+        sums[i] = 0.0f;
+    }
+}
+
+static void backward_task(void *arg, int64_t task, int32_t thread)
+{
+    const run *r = arg;
+    const int64_t block = task / r->cut.segments, segment = task % r->cut.segments;
+    const int64_t begin = block * r->cut.block_rows, end = cnn_min_i64(begin + r->cut.block_rows, r->cut.rows);
+    int64_t offset;
+    const int64_t n = segment_of(r, begin, segment, &offset);
+    float *dw = r->scratch + thread * 2 * cnn_min_i64(r->cut.width, SEGMENT), *db = dw + n;
+    double *total_dw = NULL, *total_db = NULL;
+    if (r->diff_parameters != NULL) {
+        total_dw = r->diff_parameters + block * 2 * r->cut.width + segment * SEGMENT;
+        total_db = total_dw + r->cut.width;
+        memset(dw, 0, (size_t)(2 * n) * sizeof *dw);
+        memset(total_dw, 0, (size_t)n * sizeof *total_dw);
+        memset(total_db, 0, (size_t)n * sizeof *total_db);
+    }
+    for (int64_t row = begin; row < end; row++, offset += r->cut.width) {
+        const double inverse_std = cnn_norm_inverse_std(r->var[row], r->eps);
+        if (r->diff_parameters != NULL) {
+            const xhat_map to_xhat = xhat_map_of(r->mean[row], inverse_std);
+            r->kernels->row_accumulate(n, r->src + offset, r->diff_dst + offset, to_xhat.mean, to_xhat.scale,
+                                       to_xhat.shift, dw, db);
+            if ((row - begin) % FLOAT_ROWS == FLOAT_ROWS - 1 || row == end - 1) {
+                flush(n, dw, total_dw);
+                flush(n, db, total_db);
+            }
+        }
+        if (r->dst != NULL) segment_gradient(r, row, segment, inverse_std); /* last: it may overwrite diff_dst */
+    }
+}
+
+/* The blocks' shares in the gradient of weights or bias, to be added in the order of the blocks. */
+typedef struct addition {
+    const run *run;
+    const double *shares; /* of the first block */
+    order order;
+    int64_t band, bands; /* of a matrix's length */
+    float *diff;
+} addition;
+
+static void add_task(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const addition *a = arg;
+    const order o = a->order;
+    const int64_t matrix = task / a->bands, begin = task % a->bands * a->band;
+    const int64_t end = cnn_min_i64(begin + a->band, o.length);
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t c = 0; c < o.channels; c++) {
+            const double *share = a->shares + (matrix * o.length + i) * o.channels + c;
+            double total = 0.0;
+            for (int64_t block = 0; block < a->run->cut.blocks; block++) total += share[block * 2 * a->run->cut.width];
+            a->diff[(matrix * o.channels + c) * o.length + i] += (float)total;
+        }
+}
+
+/* diff += the gradient of source `source`. */
+static void add_shares(const run *r, const cnn_call *call, int32_t source)
+{
+    if (call->diff_src[source] == NULL) return;
+    addition a = {.run = r,
+                  .shares = r->diff_parameters + (source == NORM_BIAS ? r->cut.width : 0),
+                  .order = order_of(call->node, source),
+                  .diff = call->diff_src[source]};
+    a.band = cnn_max_i64(SUM_FLOATS / a.order.channels, 1);
+    a.bands = cnn_ceil_div(a.order.length, a.band);
+    const double work = (double)r->cut.width * (double)r->cut.blocks;
+    cnn_parallel(cnn_useful_threads(call->threads, work), a.order.matrices * a.bands, add_task, &a);
+}
+
+static cnn_status backward(const cnn_call *call)
+{
+    char *cursor = call->workspace;
+    run r = run_of(call, &cursor);
+    r.scratch = cnn_take(&cursor, scratch_bytes(&r.cut, call->threads));
+    if (call->diff_src[NORM_WEIGHTS] != NULL || call->diff_src[NORM_BIAS] != NULL)
+        r.diff_parameters = cnn_take(&cursor, diff_parameters_bytes(call->node, &r.cut));
+    r.diff_dst = call->diff_dst;
+    r.dst = call->diff_src[NORM_SRC];
+    if (is_transposed(call->node)) {
+        float *diff = take_rows(call, r.diff_dst, &cursor);
+        r.src = take_rows(call, r.src, &cursor);
+        r.diff_dst = diff;
+        if (r.dst != NULL) r.dst = diff;
+    }
+    const int32_t threads = threads_for(call, 1.0);
+    if (r.cut.segments > 1 && r.dst != NULL) cnn_parallel(threads, r.cut.rows * r.cut.segments, dots_task, &r);
+    cnn_parallel(threads, r.cut.blocks * r.cut.segments, backward_task, &r);
+    if (r.dst != NULL && is_transposed(call->node)) put_rows(call, r.dst, call->diff_src[NORM_SRC]);
+    add_shares(&r, call, NORM_WEIGHTS);
+    add_shares(&r, call, NORM_BIAS);
+    return CNN_OK;
+}
+
+/* ---- the row ----------------------------------------------------------------------------------------------------- */
+
+static cnn_status infer(cnn_node *node)
+{
+    const int32_t axes = node->attributes.norm.axes;
+    const cnn_shape *src = &node->src_shape[NORM_SRC];
+    char got[CNN_SHAPE_TEXT], wanted[CNN_SHAPE_TEXT];
+    CNN_TRY(cnn_norm_check(node, 1, CNN_MAX_RANK));
+    if (axes < 1 || axes > src->rank)
+        return cnn_fail(CNN_INVALID_VALUE, "normalized_shape: got %d dimensions, expected 1 to %d, as x %s has", axes,
+                        src->rank, cnn_shape_text(src, got));
+    cnn_shape normalized = {.rank = axes};
+    for (int32_t i = 0; i < axes; i++) normalized.dim[i] = src->dim[src->rank - axes + i];
+    const cnn_shape *weight = &node->src_shape[NORM_WEIGHTS];
+    /* The weight came with the layer, so it is src that does not fit it. */
+    if (node->present[NORM_WEIGHTS] && weight->rank == axes && !cnn_shape_equal(weight, &normalized))
+        return cnn_fail(CNN_INVALID_VALUE, "x: got shape %s, expected its last dimensions to be normalized_shape %s",
+                        cnn_shape_text(src, got), cnn_shape_text(weight, wanted));
+    CNN_TRY(cnn_check_working_type(node, NORM_WEIGHTS, "weight"));
+    CNN_TRY(cnn_check_working_type(node, NORM_BIAS, "bias"));
+    CNN_TRY(cnn_check_shape(node, NORM_WEIGHTS, "weight", &normalized));
+    CNN_TRY(cnn_check_shape(node, NORM_BIAS, "bias", &normalized));
+    node->dst_shape = *src;
+    return CNN_OK;
+}
+
+const cnn_op_row cnn_op_layer_norm = {
+    .name = "layer_norm",
+    .min_sources = 1,
+    .max_sources = 3,
+    .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
+    .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .infer = infer,
+    .saved = saved,
+    .workspace = workspace,
+    .forward = forward,
+    .backward = backward,
+    .reference_forward = cnn_ref_layer_norm_forward,
+    .reference_backward = cnn_ref_layer_norm_backward,
+};

@@ -1,0 +1,26 @@
+/* Normalization by channel, where the channels are the columns of memory: batch, instance and group normalization. */
+#ifndef CNN_OPS_NORM_COLUMNS_H
+#define CNN_OPS_NORM_COLUMNS_H
+
+#include "ops/norm.h"
+
+/* Memory is [samples][rows][channels], and a mean and a variance belong to each sample and group of channels:
+ *   batch     1 sample of n h w rows, each channel a group
+ *   instance  n samples of h w rows, each channel a group
+ *   group     n samples of h w rows */
+typedef struct cnn_norm_columns {
+    int64_t samples, rows, channels, groups;
+    int64_t matrices; /* not 0: memory is [matrices][channels][length], and columns are made of it in the workspace */
+    bool constant;    /* the statistics do not come from src but are given, in `saved`; one sample, each channel a group */
+} cnn_norm_columns;
+
+/* The view of src (n, c, ...) with the statistics of each image, or of all images together. */
+cnn_norm_columns cnn_norm_columns_of(const cnn_node *node, bool per_image, int64_t groups);
+
+size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, bool backward, int32_t threads);
+/* dst gets `=`, and so does `saved`, unless the statistics are constant. */
+void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call);
+/* diff_src gets `=`, the gradients of weights and bias `+=`. */
+void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *call);
+
+#endif

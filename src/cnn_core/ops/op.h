@@ -1,0 +1,86 @@
+/* The op table: what the engine knows of an operation. Nothing else in the engine switches over kinds of operations. */
+#ifndef CNN_OPS_OP_H
+#define CNN_OPS_OP_H
+
+#include "base/shape.h"
+#include "cpu/kernels.h"
+#include "thread/thread.h"
+
+/* One operation in a graph: everything known of it before it runs. */
+typedef struct cnn_node {
+    const struct cnn_op_row *row;
+    cnn_attributes attributes;
+    const cnn_kernels *kernels;
+    cnn_dtype dtype; /* the working type: CNN_FLOAT32 or CNN_FLOAT64 */
+    int32_t num_sources;
+    bool present[CNN_MAX_SOURCES];       /* false where the source is CNN_NONE */
+    cnn_shape src_shape[CNN_MAX_SOURCES]; /* of the sources present */
+    cnn_dtype src_dtype[CNN_MAX_SOURCES];
+    bool row_major[CNN_MAX_SOURCES]; /* a parameter or state: row-major even at rank 4 */
+    bool wanted[CNN_MAX_SOURCES];    /* backward: the gradient of this source is needed (set when planned) */
+    cnn_shape dst_shape;
+    uint64_t id; /* the operation's number in its graph: its stream of random numbers */
+} cnn_node;
+
+/* One run of an operation. Absent sources are NULL. */
+typedef struct cnn_call {
+    const cnn_node *node;
+    void *const *src;          /* sources; states may be written */
+    void *dst;                 /* forward: gets `=` the result; backward: holds it, if the row keeps it */
+    const void *diff_dst;      /* backward: the gradient of dst */
+    void *const *diff_src;     /* backward: gets `=` or, where the row accumulates, `+=`; NULL where not wanted */
+    void *saved;               /* the row's `saved` bytes: written by forward, read by backward */
+    void *workspace;           /* the row's `workspace` bytes, uninitialised */
+    int32_t threads;           /* to pass to cnn_parallel, through cnn_useful_threads where work may be small */
+    uint64_t random_seed, random_call;
+} cnn_call;
+
+typedef struct cnn_op_row {
+    const char *name; /* as error messages say it */
+    int32_t min_sources, max_sources;
+    uint32_t optional;    /* bit i: source i may be CNN_NONE; sources past the last given count as CNN_NONE */
+    uint32_t keeps_src;   /* bit i: backward reads source i */
+    bool keeps_dst;       /* backward reads dst */
+    uint32_t accumulates; /* bit i: backward adds to diff_src[i] (`+=`), else it writes (`=`) */
+
+    /* Checks attributes and sources, sets dst_shape (and may complete attributes). Messages name the argument, what
+     * came and what is wanted. Runs once, when the node is added. */
+    cnn_status (*infer)(cnn_node *node);
+    /* Bytes that forward leaves for backward; NULL: none. Depends on the node alone. */
+    size_t (*saved)(const cnn_node *node);
+    /* Bytes of scratch memory for a pass on `threads` threads; NULL: none. */
+    size_t (*workspace)(const cnn_node *node, bool backward, int32_t threads);
+
+    /* float32. The engine does not call them when dst has no elements. diff_src is NULL-filled when nothing is wanted. */
+    cnn_status (*forward)(const cnn_call *call);
+    cnn_status (*backward)(const cnn_call *call); /* NULL: gives no gradient */
+
+    /* The scalar reference: float64 always, float32 when the plan asks for it. Same `saved` layout and workspace. */
+    cnn_status (*reference_forward)(const cnn_call *call);
+    cnn_status (*reference_backward)(const cnn_call *call);
+} cnn_op_row;
+
+/* Indexed by cnn_op. */
+extern const cnn_op_row *const cnn_op_table[CNN_OP_COUNT];
+
+/* The bit of source i, for the masks of a row. */
+#define SRC(i) (UINT32_C(1) << (i))
+
+/* The rows; each family's file in ops/ defines its own. */
+extern const cnn_op_row cnn_op_conv2d, cnn_op_conv_transpose2d, cnn_op_linear;
+extern const cnn_op_row cnn_op_batch_norm, cnn_op_instance_norm, cnn_op_group_norm, cnn_op_layer_norm;
+extern const cnn_op_row cnn_op_activation, cnn_op_prelu, cnn_op_softmax, cnn_op_log_softmax;
+extern const cnn_op_row cnn_op_max_pool2d, cnn_op_avg_pool2d, cnn_op_adaptive_avg_pool2d;
+extern const cnn_op_row cnn_op_upsample_nearest, cnn_op_upsample_bilinear;
+extern const cnn_op_row cnn_op_dropout, cnn_op_reshape, cnn_op_add, cnn_op_multiply, cnn_op_affine;
+extern const cnn_op_row cnn_op_concat, cnn_op_slice;
+extern const cnn_op_row cnn_op_cross_entropy, cnn_op_nll, cnn_op_mse, cnn_op_l1, cnn_op_bce_with_logits;
+
+/* Fails unless source i has `rank` dimensions; the message calls it `name`. */
+cnn_status cnn_check_rank(const cnn_node *node, int32_t i, const char *name, int32_t rank);
+/* Fails unless source i, where present, has this shape. */
+cnn_status cnn_check_shape(const cnn_node *node, int32_t i, const char *name, const cnn_shape *wanted);
+/* Fails unless source i, where present, is one-dimensional with `length` elements. */
+cnn_status cnn_check_length(const cnn_node *node, int32_t i, const char *name, int64_t length);
+
+#endif

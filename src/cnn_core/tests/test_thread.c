@@ -1,0 +1,160 @@
+/* Threads: as many as asked, denormals flushed and restored, work after fork(). */
+#if defined(__linux__)
+#define _GNU_SOURCE /* setenv, fork */
+#endif
+
+#include <float.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/test.h"
+#include "thread/thread.h"
+
+typedef struct meeting {
+    atomic_int present, most, wrong;
+    int wanted;
+} meeting;
+
+/* Waits, for a while, until all wanted threads are here at once. */
+static void meet(void *arg, int64_t task, int32_t thread)
+{
+    meeting *m = arg;
+    (void)task;
+    if (thread < 0 || thread >= m->wanted) atomic_fetch_add(&m->wrong, 1);
+    const int here = atomic_fetch_add(&m->present, 1) + 1;
+    int most = atomic_load(&m->most);
+    while (here > most && !atomic_compare_exchange_weak(&m->most, &most, here)) continue;
+    for (int i = 0; i < 2000 && atomic_load(&m->most) < m->wanted; i++) (void)usleep(1000);
+    atomic_fetch_sub(&m->present, 1);
+}
+
+static int most_together(int threads)
+{
+    meeting m = {.wanted = threads};
+    cnn_parallel(threads, threads, meet, &m);
+    return atomic_load(&m.wrong) == 0 ? atomic_load(&m.most) : -1;
+}
+
+static int32_t most_threads(void)
+{
+    return strcmp(cnn_thread_backend(), "serial") == 0 ? 1 : 4;
+}
+
+static void runs_as_many_as_asked(void)
+{
+    for (int threads = 1; threads <= most_threads(); threads++) CHECK_INT(most_together(threads), threads);
+}
+
+static void mark(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    atomic_fetch_add((atomic_int *)arg + task, 1);
+}
+
+static void runs_each_task_once(void)
+{
+    static atomic_int count[1000];
+    cnn_parallel(most_threads(), 1000, mark, count);
+    int wrong = 0;
+    for (int i = 0; i < 1000; i++) wrong += atomic_load(&count[i]) != 1;
+    CHECK_INT(wrong, 0);
+    cnn_parallel(most_threads(), 0, mark, count); /* nothing to do */
+    CHECK_INT(atomic_load(&count[0]), 1);
+}
+
+static void divide_denormal(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    volatile float smallest = FLT_MIN;
+    ((float *)arg)[task] = smallest / 4.0f;
+}
+
+static void flushes_denormals(void)
+{
+    for (int threads = 1; threads <= most_threads(); threads++) {
+        float result[4] = {1, 1, 1, 1};
+        cnn_parallel(threads, 4, divide_denormal, result);
+        for (int i = 0; i < 4; i++) CHECK(result[i] == 0.0f);
+        float outside = 1;
+        divide_denormal(&outside, 0, 0);
+        CHECK(outside > 0.0f); /* the caller's arithmetic is as it was */
+    }
+}
+
+/* The child's exit status, or -1 when it had to be killed after ten seconds. */
+static int status_of_child(int (*run)(void))
+{
+    const pid_t child = fork();
+    if (child == 0) _exit(run());
+    for (int i = 0; i < 1000; i++) {
+        int status;
+        if (waitpid(child, &status, WNOHANG) == child) return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        (void)usleep(10000);
+    }
+    (void)kill(child, 9);
+    (void)waitpid(child, NULL, 0);
+    return -1;
+}
+
+static int child_works(void)
+{
+    return most_together(most_threads()) == most_threads() ? 0 : 1;
+}
+
+static int grandchild_works(void)
+{
+    return child_works() == 0 && status_of_child(child_works) == 0 ? 0 : 1;
+}
+
+static void works_after_fork(void)
+{
+    CHECK_INT(most_together(most_threads()), most_threads()); /* the parent has a pool before it forks */
+    CHECK_INT(status_of_child(child_works), 0);
+    CHECK_INT(status_of_child(grandchild_works), 0);
+    CHECK_INT(most_together(most_threads()), most_threads());
+}
+
+static int unknown_isa(void)
+{
+    (void)setenv("CNN_FORCE_ISA", "avx9000", 1);
+    return cnn_initialize() == CNN_UNSUPPORTED && strstr(cnn_last_error(), "scalar") != NULL ? 0 : 1;
+}
+
+static int forced_scalar(void)
+{
+    (void)setenv("CNN_FORCE_ISA", "scalar", 1);
+    return cnn_initialize() == CNN_OK && strcmp(cnn_isa(), "scalar") == 0 ? 0 : 1;
+}
+
+static int number_from_environment(void)
+{
+    (void)setenv("OMP_NUM_THREADS", "3,2", 1);
+    return cnn_get_num_threads() == (most_threads() == 1 ? 1 : 3) ? 0 : 1;
+}
+
+/* In children, because a process chooses once. */
+static void obeys_environment(void)
+{
+    CHECK_INT(status_of_child(unknown_isa), 0);
+    CHECK_INT(status_of_child(forced_scalar), 0);
+    CHECK_INT(status_of_child(number_from_environment), 0);
+}
+
+static void sets_thread_count(void)
+{
+    CHECK_INT(cnn_set_num_threads(0), CNN_INVALID_VALUE);
+    CHECK_INT(cnn_set_num_threads(1), CNN_OK);
+    CHECK_INT(cnn_get_num_threads(), 1);
+    CHECK_INT(cnn_useful_threads(4, 10.0), 1);
+    CHECK_INT(cnn_useful_threads(4, 1e9), 4);
+}
+
+int main(int argc, char **argv)
+{
+    static const test_case tests[] = {TEST(obeys_environment),   TEST(runs_as_many_as_asked), TEST(runs_each_task_once),
+                                      TEST(flushes_denormals),   TEST(works_after_fork),      TEST(sets_thread_count)};
+    return test_main(argc, argv, tests, TEST_COUNT(tests));
+}

@@ -1,0 +1,11 @@
+/* How many threads to use when nobody said. */
+#ifndef CNN_THREAD_COUNT_H
+#define CNN_THREAD_COUNT_H
+
+#include <stdint.h>
+
+/* OMP_NUM_THREADS; else the CPUs that affinity and the cgroup's quota leave, at most one per physical core. At least 1;
+ * 1 in a build without threads. */
+int32_t cnn_default_threads(void);
+
+#endif

@@ -1,0 +1,38 @@
+/* The inner loops of convolution, transposed convolution and linear layers.
+ *
+ * All arithmetic is one matrix product in disguise, `pixels x channels`, cut into register tiles of CNN_CONV_ROWS rows and
+ * one panel of output channels: two vectors wide, or one where the last panel has no more channels than that. Rows are
+ * found through pointers, one per pixel and kernel tap ("indirection": Dukhan, "The Indirect Convolution Algorithm",
+ * 2019, arXiv:1907.02129), so that strides, dilations and padding cost nothing here. */
+#ifndef CNN_UKERNELS_CONV_H
+#define CNN_UKERNELS_CONV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CNN_CONV_ROWS 6 /* 6 x 2 accumulators, 2 weights, 1 broadcast: 15 of 16 registers */
+
+/* The pixels that one call works on. */
+typedef struct cnn_conv_block {
+    int64_t pixels, taps, ic;
+    const float *const *src; /* [taps][pixels], each pointing at ic floats */
+    float *const *dst;       /* [pixels] */
+} cnn_conv_block;
+
+struct cnn_conv_kernels {
+    /* dst[p][offset + o] = bias[o] + sum over taps t and channels c of src[t][p][c] * weights[t][c][o], o < channels,
+     * 1 <= channels <= 2 vectors. weights is [taps][ic][1 or 2 vectors], zero beyond `channels`; bias has `channels`
+     * floats or is NULL. */
+    void (*forward)(const cnn_conv_block *block, const float *weights, const float *bias, int64_t offset, int channels);
+
+    /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset + r] * cols[p][o] for r < height and
+     * o < channels, 1 <= height <= CNN_CONV_ROWS, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as
+     * `channels` needs. */
+    void (*outer)(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols, int channels,
+                  bool add, int64_t stride, float *sums);
+
+    /* dst[o] = sum over rows r of src[r * stride + o], o < channels. */
+    void (*column_sums)(int64_t rows, int64_t channels, const float *src, int64_t stride, float *dst);
+};
+
+#endif

@@ -1,0 +1,149 @@
+#include "simd/inline.h"
+#include "ukernels/conv.h"
+
+/* One register tile of `rows` pixels by `vectors` vectors of output channels; both are constants in every caller. */
+VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_conv_block *block, int64_t first,
+                                 const float *weights, const float *bias, int64_t offset, int channels)
+{
+    vf sum[CNN_CONV_ROWS][2];
+    for (int v = 0; v < vectors; v++) {
+        const int lanes = channels - v * VF_WIDTH < VF_WIDTH ? channels - v * VF_WIDTH : VF_WIDTH;
+        const vf start = bias == NULL ? vf_zero() : vf_load_tail(bias + v * VF_WIDTH, lanes);
+        for (int r = 0; r < rows; r++) sum[r][v] = start;
+    }
+    const float *const *src = block->src + first;
+    const int64_t ic = block->ic;
+    for (int64_t t = 0; t < block->taps; t++) {
+        const float *x[CNN_CONV_ROWS];
+        for (int r = 0; r < rows; r++) x[r] = src[r];
+        for (int64_t c = 0; c < ic; c++) {
+            vf w[2];
+            for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
+            for (int r = 0; r < rows; r++) {
+                const vf value = vf_set1(x[r][c]);
+                for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
+            }
+            weights += vectors * VF_WIDTH;
+        }
+        src += block->pixels;
+    }
+    float *const *dst = block->dst + first;
+    if (channels == vectors * VF_WIDTH) {
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) vf_store(dst[r] + offset + v * VF_WIDTH, sum[r][v]);
+    } else {
+        const int last = (vectors - 1) * VF_WIDTH;
+        for (int r = 0; r < rows; r++) {
+            if (vectors == 2) vf_store(dst[r] + offset, sum[r][0]);
+            vf_store_tail(dst[r] + offset + last, sum[r][vectors - 1], channels - last);
+        }
+    }
+}
+
+/* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. A tile of
+ * few rows would wait for its own sums. */
+VF_INLINE void conv_forward_tiles(const int vectors, const cnn_conv_block *block, const float *weights, const float *bias,
+                                  int64_t offset, int channels)
+{
+    const int64_t tiles = (block->pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
+    const int64_t rows = block->pixels / tiles, higher = block->pixels % tiles;
+    int64_t first = 0;
+    for (int64_t tile = 0; tile < tiles; tile++) {
+        const int64_t height = rows + (tile < higher);
+        switch (height) {
+        case 6: conv_forward_tile(6, vectors, block, first, weights, bias, offset, channels); break;
+        case 5: conv_forward_tile(5, vectors, block, first, weights, bias, offset, channels); break;
+        case 4: conv_forward_tile(4, vectors, block, first, weights, bias, offset, channels); break;
+        case 3: conv_forward_tile(3, vectors, block, first, weights, bias, offset, channels); break;
+        case 2: conv_forward_tile(2, vectors, block, first, weights, bias, offset, channels); break;
+        default: conv_forward_tile(1, vectors, block, first, weights, bias, offset, channels); break;
+        }
+        first += height;
+    }
+}
+
+static void conv_forward(const cnn_conv_block *block, const float *weights, const float *bias, int64_t offset,
+                         int channels)
+{
+    if (channels > VF_WIDTH)
+        conv_forward_tiles(2, block, weights, bias, offset, channels);
+    else
+        conv_forward_tiles(1, block, weights, bias, offset, channels);
+}
+
+/* An outer product for each pixel: `height` rows by `vectors` vectors of columns. */
+VF_INLINE void conv_outer_tile(const int height, const int vectors, int64_t pixels, const float *const *rows,
+                               int64_t offset, const float *cols, int channels, bool add, int64_t stride, float *sums)
+{
+    vf sum[CNN_CONV_ROWS][2];
+    for (int r = 0; r < height; r++)
+        for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
+    for (int64_t p = 0; p < pixels; p++) {
+        const float *row = rows[p] + offset;
+        vf col[2];
+        for (int v = 0; v < vectors; v++) col[v] = vf_load(cols + v * VF_WIDTH);
+        for (int r = 0; r < height; r++) {
+            const vf value = vf_set1(row[r]);
+            for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, col[v], sum[r][v]);
+        }
+        cols += vectors * VF_WIDTH;
+    }
+    const int lanes = channels - (vectors - 1) * VF_WIDTH;
+    for (int r = 0; r < height; r++)
+        for (int v = 0; v < vectors; v++) {
+            float *to = sums + r * stride + v * VF_WIDTH;
+            if (v + 1 < vectors || lanes == VF_WIDTH)
+                vf_store(to, add ? vf_add(vf_load(to), sum[r][v]) : sum[r][v]);
+            else
+                vf_store_tail(to, add ? vf_add(vf_load_tail(to, lanes), sum[r][v]) : sum[r][v], lanes);
+        }
+}
+
+VF_INLINE void conv_outer_height(const int vectors, int height, int64_t pixels, const float *const *rows, int64_t offset,
+                                 const float *cols, int channels, bool add, int64_t stride, float *sums)
+{
+    switch (height) {
+    case 6: conv_outer_tile(6, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
+    case 5: conv_outer_tile(5, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
+    case 4: conv_outer_tile(4, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
+    case 3: conv_outer_tile(3, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
+    case 2: conv_outer_tile(2, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
+    default: conv_outer_tile(1, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
+    }
+}
+
+static void conv_outer(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols,
+                       int channels, bool add, int64_t stride, float *sums)
+{
+    if (channels > VF_WIDTH)
+        conv_outer_height(2, height, pixels, rows, offset, cols, channels, add, stride, sums);
+    else
+        conv_outer_height(1, height, pixels, rows, offset, cols, channels, add, stride, sums);
+}
+
+/* Four vectors of channels at a time: as many sums in flight, and every cache line is read whole. */
+VF_INLINE void conv_sum_columns(const int vectors, int lanes, int64_t rows, const float *src, int64_t stride, float *dst)
+{
+    vf sum[4];
+    for (int v = 0; v < vectors; v++) sum[v] = vf_zero();
+    for (int64_t r = 0; r < rows; r++) {
+        for (int v = 0; v < vectors - 1; v++) sum[v] = vf_add(sum[v], vf_load(src + v * VF_WIDTH));
+        sum[vectors - 1] = vf_add(sum[vectors - 1], vf_load_tail(src + (vectors - 1) * VF_WIDTH, lanes));
+        src += stride;
+    }
+    for (int v = 0; v < vectors - 1; v++) vf_store(dst + v * VF_WIDTH, sum[v]);
+    vf_store_tail(dst + (vectors - 1) * VF_WIDTH, sum[vectors - 1], lanes);
+}
+
+static void conv_column_sums(int64_t rows, int64_t channels, const float *src, int64_t stride, float *dst)
+{
+    int64_t c = 0;
+    for (; c + 4 * VF_WIDTH <= channels; c += 4 * VF_WIDTH)
+        conv_sum_columns(4, VF_WIDTH, rows, src + c, stride, dst + c);
+    for (; c < channels; c += VF_WIDTH) {
+        const int lanes = channels - c < VF_WIDTH ? (int)(channels - c) : VF_WIDTH;
+        conv_sum_columns(1, lanes, rows, src + c, stride, dst + c);
+    }
+}
+
+#define CNN_KERNELS_CONV {.forward = conv_forward, .outer = conv_outer, .column_sums = conv_column_sums}

@@ -1,0 +1,304 @@
+/* Kernels of the normalizations in the vector vocabulary; what each computes: norm.h. */
+#include "ukernels/norm.h"
+
+/* In the steps below, `lanes` is VF_WIDTH, a constant, but in the last vector of a row, and `rows` is NORM_ROWS or 1. */
+static inline vf norm_load(const float *p, int lanes)
+{
+    return lanes == VF_WIDTH ? vf_load(p) : vf_load_tail(p, lanes);
+}
+
+static inline void norm_store(float *p, vf a, int lanes)
+{
+    if (lanes == VF_WIDTH)
+        vf_store(p, a);
+    else
+        vf_store_tail(p, a, lanes);
+}
+
+/* *p += a */
+static inline void norm_add(float *p, vf a, int lanes)
+{
+    norm_store(p, vf_add(norm_load(p, lanes), a), lanes);
+}
+
+/* Calls STEP(j, lanes) for every vector of n elements. */
+#define NORM_FOR_VECTORS(n, STEP)                                          \
+    do {                                                                   \
+        int64_t j_ = 0;                                                    \
+        for (; j_ + VF_WIDTH <= (n); j_ += VF_WIDTH) STEP(j_, VF_WIDTH);   \
+        if (j_ < (n)) STEP(j_, (int)((n)-j_));                             \
+    } while (0)
+
+/* ---- columns -----------------------------------------------------------------------------------------------------
+ * They walk memory as it lies, row by row, and keep the running sums of a row's length in memory, where the nearest cache
+ * holds them; taking a few rows at a time reads and writes them less often, and sums in two levels. */
+
+#define NORM_ROWS 4
+
+/* Calls STEP(at, j, rows, lanes) for every group of rows and vector of columns j, with at = row * width + j. */
+#define NORM_FOR_MATRIX(rows, width, STEP)                                                                  \
+    do {                                                                                                    \
+        int64_t i_ = 0;                                                                                     \
+        for (; i_ + NORM_ROWS <= (rows); i_ += NORM_ROWS) {                                                 \
+            int64_t j_ = 0;                                                                                 \
+            for (; j_ + VF_WIDTH <= (width); j_ += VF_WIDTH) STEP(i_ * (width) + j_, j_, NORM_ROWS, VF_WIDTH); \
+            if (j_ < (width)) STEP(i_ * (width) + j_, j_, NORM_ROWS, (int)((width)-j_));                    \
+        }                                                                                                   \
+        for (; i_ < (rows); i_++) {                                                                         \
+            int64_t j_ = 0;                                                                                 \
+            for (; j_ + VF_WIDTH <= (width); j_ += VF_WIDTH) STEP(i_ * (width) + j_, j_, 1, VF_WIDTH);      \
+            if (j_ < (width)) STEP(i_ * (width) + j_, j_, 1, (int)((width)-j_));                            \
+        }                                                                                                   \
+    } while (0)
+
+static inline void norm_clear(int64_t n, float *x)
+{
+    for (int64_t j = 0; j < n; j++) x[j] = 0.0f;
+}
+
+static inline void norm_sums_step(int64_t width, const float *x, float *sum, int rows, int lanes)
+{
+    vf s = norm_load(x, lanes);
+    for (int i = 1; i < rows; i++) s = vf_add(s, norm_load(x + i * width, lanes));
+    norm_add(sum, s, lanes);
+}
+
+static void norm_column_sums(int64_t rows, int64_t width, const float *x, float *sum)
+{
+    norm_clear(width, sum);
+#define STEP(at, j, count, lanes) norm_sums_step(width, x + (at), sum + (j), count, lanes)
+    NORM_FOR_MATRIX(rows, width, STEP);
+#undef STEP
+}
+
+static inline void norm_moments_step(int64_t width, const float *x, const float *pivot, float *first, float *second,
+                                     int rows, int lanes)
+{
+    const vf center = norm_load(pivot, lanes);
+    vf d = vf_sub(norm_load(x, lanes), center);
+    vf s1 = d, s2 = vf_mul(d, d);
+    for (int i = 1; i < rows; i++) {
+        d = vf_sub(norm_load(x + i * width, lanes), center);
+        s1 = vf_add(s1, d);
+        s2 = vf_fmadd(d, d, s2);
+    }
+    norm_add(first, s1, lanes);
+    norm_add(second, s2, lanes);
+}
+
+static void norm_column_moments(int64_t rows, int64_t width, const float *x, const float *pivot, float *first,
+                                float *second)
+{
+    norm_clear(width, first);
+    norm_clear(width, second);
+#define STEP(at, j, count, lanes) \
+    norm_moments_step(width, x + (at), pivot + (j), first + (j), second + (j), count, lanes)
+    NORM_FOR_MATRIX(rows, width, STEP);
+#undef STEP
+}
+
+static inline void norm_affine_step(int64_t width, const float *src, const float *mean, const float *scale,
+                                    const float *shift, float *dst, int rows, int lanes)
+{
+    const vf center = norm_load(mean, lanes), a = norm_load(scale, lanes), b = norm_load(shift, lanes);
+    for (int i = 0; i < rows; i++) {
+        const vf d = vf_sub(norm_load(src + i * width, lanes), center);
+        norm_store(dst + i * width, vf_fmadd(d, a, b), lanes);
+    }
+}
+
+static void norm_column_affine(int64_t rows, int64_t width, const float *src, const float *mean, const float *scale,
+                               const float *shift, float *dst)
+{
+#define STEP(at, j, count, lanes) \
+    norm_affine_step(width, src + (at), mean + (j), scale + (j), shift + (j), dst + (at), count, lanes)
+    NORM_FOR_MATRIX(rows, width, STEP);
+#undef STEP
+}
+
+static inline void norm_dots_step(int64_t width, const float *x, const float *dy, const float *mean, float *sum,
+                                  float *dot, int rows, int lanes)
+{
+    const vf center = norm_load(mean, lanes);
+    vf g = norm_load(dy, lanes);
+    vf s = g, d = vf_mul(g, vf_sub(norm_load(x, lanes), center));
+    for (int i = 1; i < rows; i++) {
+        g = norm_load(dy + i * width, lanes);
+        s = vf_add(s, g);
+        d = vf_fmadd(g, vf_sub(norm_load(x + i * width, lanes), center), d);
+    }
+    norm_add(sum, s, lanes);
+    norm_add(dot, d, lanes);
+}
+
+static void norm_column_dots(int64_t rows, int64_t width, const float *x, const float *dy, const float *mean,
+                             float *sum, float *dot)
+{
+    norm_clear(width, sum);
+    norm_clear(width, dot);
+#define STEP(at, j, count, lanes) \
+    norm_dots_step(width, x + (at), dy + (at), mean + (j), sum + (j), dot + (j), count, lanes)
+    NORM_FOR_MATRIX(rows, width, STEP);
+#undef STEP
+}
+
+static inline void norm_gradient_step(int64_t width, const float *x, const float *dy, const float *mean, const float *a,
+                                      const float *b, const float *c, float *dx, int rows, int lanes)
+{
+    const vf center = norm_load(mean, lanes);
+    const vf va = norm_load(a, lanes), vb = norm_load(b, lanes), vc = norm_load(c, lanes);
+    for (int i = 0; i < rows; i++) {
+        const vf d = vf_sub(norm_load(x + i * width, lanes), center);
+        norm_store(dx + i * width, vf_fmadd(norm_load(dy + i * width, lanes), va, vf_fmadd(d, vb, vc)), lanes);
+    }
+}
+
+static void norm_column_gradient(int64_t rows, int64_t width, const float *x, const float *dy, const float *mean,
+                                 const float *a, const float *b, const float *c, float *dx)
+{
+#define STEP(at, j, count, lanes) \
+    norm_gradient_step(width, x + (at), dy + (at), mean + (j), a + (j), b + (j), c + (j), dx + (at), count, lanes)
+    NORM_FOR_MATRIX(rows, width, STEP);
+#undef STEP
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+#define NORM_SUMS 4 /* vectors added up side by side, to hide the latency of an addition */
+
+static inline float norm_total(const vf s[NORM_SUMS])
+{
+    return vf_sum(vf_add(vf_add(s[0], s[1]), vf_add(s[2], s[3])));
+}
+
+static inline void norm_clear_sums(vf s[NORM_SUMS])
+{
+    for (int k = 0; k < NORM_SUMS; k++) s[k] = vf_zero();
+}
+
+/* Calls STEP(k, j, lanes) for every vector of n elements, where k = 0 .. NORM_SUMS - 1 takes turns. */
+#define NORM_FOR_SUMS(n, STEP)                                                              \
+    do {                                                                                    \
+        int64_t j_ = 0;                                                                     \
+        for (; j_ + NORM_SUMS * VF_WIDTH <= (n); j_ += NORM_SUMS * VF_WIDTH)                \
+            for (int k_ = 0; k_ < NORM_SUMS; k_++) STEP(k_, j_ + k_ * VF_WIDTH, VF_WIDTH);  \
+        for (; j_ + VF_WIDTH <= (n); j_ += VF_WIDTH) STEP(0, j_, VF_WIDTH);                 \
+        if (j_ < (n)) STEP(1, j_, (int)((n)-j_));                                           \
+    } while (0)
+
+static float norm_row_sum(int64_t n, const float *x)
+{
+    vf s[NORM_SUMS];
+    norm_clear_sums(s);
+#define STEP(k, j, lanes) s[k] = vf_add(s[k], norm_load(x + (j), lanes))
+    NORM_FOR_SUMS(n, STEP);
+#undef STEP
+    return norm_total(s);
+}
+
+static inline void norm_row_moments_step(const float *x, vf pivot, vf *first, vf *second, int lanes)
+{
+    const vf d = vf_sub(lanes == VF_WIDTH ? vf_load(x) : vf_load_tail_or(x, lanes, pivot), pivot);
+    *first = vf_add(*first, d);
+    *second = vf_fmadd(d, d, *second);
+}
+
+static void norm_row_moments(int64_t n, const float *x, float pivot, float out[2])
+{
+    const vf center = vf_set1(pivot);
+    vf first[NORM_SUMS], second[NORM_SUMS];
+    norm_clear_sums(first);
+    norm_clear_sums(second);
+#define STEP(k, j, lanes) norm_row_moments_step(x + (j), center, &first[k], &second[k], lanes)
+    NORM_FOR_SUMS(n, STEP);
+#undef STEP
+    out[0] = norm_total(first);
+    out[1] = norm_total(second);
+}
+
+static inline void norm_row_affine_step(const float *src, vf mean, vf scale, vf shift, const float *weights,
+                                        const float *bias, float *dst, int lanes)
+{
+    const vf xhat = vf_fmadd(vf_sub(norm_load(src, lanes), mean), scale, shift);
+    norm_store(dst, vf_fmadd(xhat, norm_load(weights, lanes), norm_load(bias, lanes)), lanes);
+}
+
+static void norm_row_affine(int64_t n, const float *src, float mean, float scale, float shift, const float *weights,
+                            const float *bias, float *dst)
+{
+    const vf m = vf_set1(mean), a = vf_set1(scale), b = vf_set1(shift);
+#define STEP(j, lanes) norm_row_affine_step(src + (j), m, a, b, weights + (j), bias + (j), dst + (j), lanes)
+    NORM_FOR_VECTORS(n, STEP);
+#undef STEP
+}
+
+/* Lanes past the end have dy = 0 and add nothing. */
+static inline void norm_row_dots_step(const float *x, const float *dy, const float *weights, vf mean, vf *sum, vf *dot,
+                                      int lanes)
+{
+    const vf g = vf_mul(norm_load(dy, lanes), norm_load(weights, lanes));
+    *sum = vf_add(*sum, g);
+    *dot = vf_fmadd(g, vf_sub(norm_load(x, lanes), mean), *dot);
+}
+
+static void norm_row_dots(int64_t n, const float *x, const float *dy, const float *weights, float mean, float out[2])
+{
+    const vf center = vf_set1(mean);
+    vf sum[NORM_SUMS], dot[NORM_SUMS];
+    norm_clear_sums(sum);
+    norm_clear_sums(dot);
+#define STEP(k, j, lanes) norm_row_dots_step(x + (j), dy + (j), weights + (j), center, &sum[k], &dot[k], lanes)
+    NORM_FOR_SUMS(n, STEP);
+#undef STEP
+    out[0] = norm_total(sum);
+    out[1] = norm_total(dot);
+}
+
+static inline void norm_row_gradient_step(const float *x, const float *dy, const float *weights, vf mean, vf a, vf b,
+                                          vf c, float *dx, int lanes)
+{
+    const vf g = vf_mul(norm_load(dy, lanes), norm_load(weights, lanes));
+    norm_store(dx, vf_fmadd(g, a, vf_fmadd(vf_sub(norm_load(x, lanes), mean), b, c)), lanes);
+}
+
+static void norm_row_gradient(int64_t n, const float *x, const float *dy, const float *weights, float mean, float a,
+                              float b, float c, float *dx)
+{
+    const vf m = vf_set1(mean), va = vf_set1(a), vb = vf_set1(b), vc = vf_set1(c);
+#define STEP(j, lanes) norm_row_gradient_step(x + (j), dy + (j), weights + (j), m, va, vb, vc, dx + (j), lanes)
+    NORM_FOR_VECTORS(n, STEP);
+#undef STEP
+}
+
+static inline void norm_row_accumulate_step(const float *x, const float *dy, vf mean, vf scale, vf shift, float *dw,
+                                            float *db, int lanes)
+{
+    const vf g = norm_load(dy, lanes);
+    const vf xhat = vf_fmadd(vf_sub(norm_load(x, lanes), mean), scale, shift);
+    norm_store(dw, vf_fmadd(g, xhat, norm_load(dw, lanes)), lanes);
+    norm_add(db, g, lanes);
+}
+
+static void norm_row_accumulate(int64_t n, const float *x, const float *dy, float mean, float scale, float shift,
+                                float *dw, float *db)
+{
+    const vf m = vf_set1(mean), a = vf_set1(scale), b = vf_set1(shift);
+#define STEP(j, lanes) norm_row_accumulate_step(x + (j), dy + (j), m, a, b, dw + (j), db + (j), lanes)
+    NORM_FOR_VECTORS(n, STEP);
+#undef STEP
+}
+
+#define CNN_KERNELS_NORM                         \
+    {                                            \
+        .column_sums = norm_column_sums,         \
+        .column_moments = norm_column_moments,   \
+        .column_affine = norm_column_affine,     \
+        .column_dots = norm_column_dots,         \
+        .column_gradient = norm_column_gradient, \
+        .row_sum = norm_row_sum,                 \
+        .row_moments = norm_row_moments,         \
+        .row_affine = norm_row_affine,           \
+        .row_dots = norm_row_dots,               \
+        .row_gradient = norm_row_gradient,       \
+        .row_accumulate = norm_row_accumulate,   \
+    }
