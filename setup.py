@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -148,6 +149,7 @@ setup(
         Extension(
             "pycnn._core",
             ["pycnn/_core.pyx"],
+            depends=sorted(glob("pycnn/*.px[di]")),
             include_dirs=INCLUDE_DIRS,
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else [],
             libraries=["m"],

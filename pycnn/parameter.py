@@ -1,8 +1,8 @@
 """Trainable tensors and the flat memory that they live in.
 
 Parameters and their gradients lie in slabs: a pair of flat, aligned arrays, one for values and one for gradients, in
-which parameters are placed one behind the other as layers are made. A view once given out (`parameter.data`) stays valid
-and writable for the parameter's life, and an optimizer sweeps a whole slab, not an array per layer.
+which parameters are placed one behind the other as layers are made. A view once given out (`parameter.data`) stays
+valid and writable for the parameter's life, and an optimizer sweeps a whole slab, not an array per layer.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Parameter:
 
 
 def flat_runs(parameters: Iterable[Parameter]) -> list[tuple[Array, Array]]:
-    """The memory of parameters as few flat (data, grad) pairs: neighbours in a slab, with the padding between them, join.
+    """The memory of parameters as few flat (data, grad) pairs: neighbours in a slab join, with the padding between.
 
     The padding holds zeros and every update keeps zeros at zero. A parameter that comes twice counts once."""
     unique = {id(p): p for p in parameters}.values()

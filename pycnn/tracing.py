@@ -179,7 +179,7 @@ class Tracer:
 
     def _check_dtype(self, what: str, dtype: np.dtype[Any]) -> None:
         if str(dtype) != self.graph.dtype:
-            raise TypeError(f"{what}: got {dtype}, expected {self.graph.dtype}, the type of the network's other tensors")
+            raise TypeError(f"{what}: got {dtype}, expected {self.graph.dtype}, as the network's other tensors")
 
     def source(self, operand: Any, name: str = "operand") -> int:
         if isinstance(operand, Tensor):

@@ -156,7 +156,7 @@ def test_cross_entropy_ignores_minus_infinity_of_other_classes():
     assert losses.cross_entropy_forward(logits, np.array([0])) == pytest.approx(np.log(2))
 
 
-def test_mean_loss_of_nothing_is_zero():
+def test_mean_loss_of_nothing():
     nothing, labels = np.zeros((0, 3)), np.zeros(0, int)
     assert losses.cross_entropy_forward(nothing, labels) == 0
     assert losses.nll_forward(nothing, labels) == 0
@@ -164,7 +164,7 @@ def test_mean_loss_of_nothing_is_zero():
     assert losses.l1_forward(nothing, nothing) == 0
     assert losses.bce_with_logits_forward(nothing, nothing) == 0
     all_ignored = np.full(2, -100)
-    assert losses.cross_entropy_forward(np.ones((2, 3)), all_ignored) == 0
+    assert np.isnan(losses.cross_entropy_forward(np.ones((2, 3)), all_ignored))
     assert not losses.cross_entropy_backward(np.ones((2, 3)), all_ignored).any()
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pycnn.nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential
+from pycnn.nn import (
+    AdaptiveAvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Module,
+    ReLU,
+    Sequential,
+)
 
 _GRID = 7  # the classifier sees that many cells a side: 28 / 4
 

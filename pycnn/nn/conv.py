@@ -32,7 +32,8 @@ def _check_groups(in_channels: int, out_channels: int, groups: int) -> None:
 class Conv2d(Module):
     """Two-dimensional cross-correlation, as `torch.nn.Conv2d`.
 
-    x (n, in_channels, h, w) -> (n, out_channels, oh, ow), oh = (h + top + bottom - dilation (kh - 1) - 1) // stride + 1.
+    x (n, in_channels, h, w) -> (n, out_channels, oh, ow),
+    oh = (h + top + bottom - dilation (kh - 1) - 1) // stride + 1.
     N_in N_out K^2 / groups + N_out parameters and K^2 N_in N_out OH OW / groups multiply-accumulates an image.
 
     Args:

@@ -1,7 +1,7 @@
 """Initial values, in place, with the names and formulas of `torch.nn.init`.
 
-Numbers come from the engine's counter-based generator: the same after the same `pycnn.manual_seed`, on any machine and any
-number of threads.
+Numbers come from the engine's counter-based generator: the same after the same `pycnn.manual_seed`, on any machine and
+any number of threads.
 """
 
 from __future__ import annotations

@@ -40,10 +40,13 @@ def _traceable(forward: Any) -> Any:
 class Module:
     """A layer or a network: parameters, buffers, submodules and a `forward`.
 
-    `forward(x)` is written over symbolic tensors (see `pycnn.functional`). Calling the module, or its forward, with NumPy
-    arrays traces it once per combination of shapes, dtype and modes, runs the graph in C with the GIL released, and
-    returns new arrays; `backward(dy)` then gives the gradient of the last forward, and adds to the `grad` of the
+    `forward(x)` is written over symbolic tensors (see `pycnn.functional`). Calling the module, or its forward, with
+    NumPy arrays traces it once per combination of shapes, dtype and modes, runs the graph in C with the GIL released,
+    and returns new arrays; `backward(dy)` then gives the gradient of the last forward, and adds to the `grad` of the
     parameters.
+
+    In training mode the engine keeps what backward needs. In evaluation mode an array that lies channels-last is used
+    in place, so it must not change between forward and backward.
 
     float32 is the working type; after `double()` a module computes in float64 by reference kernels. A module without
     parameters takes the type of its input.
@@ -189,7 +192,7 @@ class Module:
         return sum(p.size for p in self.parameters())
 
     def macs(self, input_shape: tuple[int, ...]) -> int:
-        """Multiply-accumulates for one image: K^2 N_in N_out H W / groups for a convolution, with H and W of the output.
+        """Multiply-accumulates for one image: for a convolution K^2 N_in N_out H W / groups, H and W of the output.
 
         Args:
             input_shape: (n, c, h, w), or (c, h, w); n does not count.
@@ -419,7 +422,7 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = [f"  ({name}): {repr(module)}".replace("\n", "\n  ") for name, module in self._modules.items()]
+        lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return f"{type(self).__name__}({self.extra_repr()}\n" + "\n".join(lines) + "\n)"

@@ -1,4 +1,4 @@
-"""Normalization layers. All compute w (x - mean) / sqrt(var + eps) + b; they differ in what mean and var are taken over."""
+"""Normalization layers. All compute w (x - mean) / sqrt(var + eps) + b; they differ in what mean and var are over."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class _RunningNorm(Module):
         if x.ndim != 4:
             raise ValueError(f"x: got shape {x.shape}, expected {self._takes}")
         if x.shape[1] != self.num_features:
-            raise ValueError(f"x: got {x.shape[1]} channels in shape {x.shape}, expected num_features {self.num_features}")
+            raise ValueError(
+                f"x: got {x.shape[1]} channels in shape {x.shape}, expected num_features {self.num_features}"
+            )
         return function(
             x,
             self.running_mean,

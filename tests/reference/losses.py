@@ -2,8 +2,8 @@
 gradient of that number with respect to the first argument.
 
 Reductions: "mean" divides by the number of targets (in cross-entropy and NLL by their total class weight),
-"sum" does not divide. The mean over nothing is 0, with gradient 0, so that an empty batch does not spoil a
-running total.
+"sum" does not divide. The mean over an empty batch is 0, so that it does not spoil a running total; the mean over
+targets that are all ignored is 0/0, NaN, as in PyTorch. The gradient is 0 either way.
 
 In the backward functions `dloss` is the gradient of whatever follows the loss: a number, or with
 reduction="none" an array like the targets.
@@ -17,8 +17,9 @@ from . import activations
 def _reduce(losses, divisor, reduction):
     if reduction == "none":
         return losses
-    total = losses.sum()
-    return total * _share(divisor, reduction)
+    if reduction == "mean" and losses.size and not divisor:
+        return losses.dtype.type(np.nan)
+    return losses.sum() * _share(divisor, reduction)
 
 
 def _share(divisor, reduction):

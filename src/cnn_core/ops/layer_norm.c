@@ -441,7 +441,7 @@ static cnn_status infer(cnn_node *node)
     cnn_shape normalized = {.rank = axes};
     for (int32_t i = 0; i < axes; i++) normalized.dim[i] = src->dim[src->rank - axes + i];
     const cnn_shape *weight = &node->src_shape[NORM_WEIGHTS];
-    /* The weight came with the layer, so it is src that does not fit it. */
+    /* The weight came with the layer, so it is x that does not fit it. */
     if (node->present[NORM_WEIGHTS] && weight->rank == axes && !cnn_shape_equal(weight, &normalized))
         return cnn_fail(CNN_INVALID_VALUE, "x: got shape %s, expected its last dimensions to be normalized_shape %s",
                         cnn_shape_text(src, got), cnn_shape_text(weight, wanted));

@@ -41,7 +41,7 @@ cnn_status cnn_norm_check_channels(const cnn_node *node, const char *num_channel
         const cnn_shape *shape = &node->src_shape[i];
         char text[CNN_SHAPE_TEXT];
         CNN_TRY(cnn_check_working_type(node, i, names[i]));
-        /* The first of them says what the layer was made for: it is src that does not fit. */
+        /* The first of them says what the layer was made for: it is x that does not fit. */
         if (first && shape->rank == 1 && shape->dim[0] != channels)
             return cnn_fail(CNN_INVALID_VALUE, "x: got shape %s with %lld channels, expected %s = %lld",
                             cnn_shape_text(&node->src_shape[NORM_SRC], text), (long long)channels, num_channels,

@@ -1,0 +1,147 @@
+# A plan and a context: what runs a graph.
+
+cdef tuple dense_result(tuple shape, dtype):
+    """An array of this logical shape in the engine's layout, and the same memory as a contiguous array."""
+    if len(shape) == 4:
+        memory = empty((shape[0], shape[2], shape[3], shape[1]), dtype)
+        return memory.transpose(0, 3, 1, 2), memory
+    memory = empty(shape, dtype)
+    return memory, memory
+
+
+cdef class Runner:
+    """A plan of a graph and a context to run it in.
+
+    inputs: [(name, value, dtype)], in the order of the arguments of `forward`; outputs: [value]; both say their shapes
+    through the graph. With `copy`, what backward reads of the inputs is the engine's own, so that a caller may change
+    an array between forward and backward. One run at a time: a second thread waits."""
+
+    cdef cnn_plan *plan
+    cdef cnn_context *context
+    cdef list names, input_values, input_shapes, output_values, output_shapes
+    cdef list borders, diff_borders, results, bound
+    cdef list input_dtypes
+    cdef bint copy
+    cdef object numpy_dtype, lock
+    cdef cnn_dtype dtype
+    cdef readonly bint has_backward
+
+    def __cinit__(self, Graph graph, list inputs, list outputs, bint backward=True, bint repeat=True, bint copy=True,
+                  bint reference=False):
+        cdef cnn_plan_options options
+        memset(&options, 0, sizeof(options))
+        options.backward = backward
+        options.repeat = repeat
+        options.reference = reference
+        check(cnn_plan_create(graph.graph, &options, &self.plan))
+        check(cnn_context_create(self.plan, &self.context))
+        self.dtype = dtype_code(graph.dtype)
+        self.numpy_dtype = float32 if self.dtype == CNN_FLOAT32 else float64
+        self.names = [name for name, _, _ in inputs]
+        self.input_values = [value for _, value, _ in inputs]
+        self.input_dtypes = [dtype for _, _, dtype in inputs]
+        self.input_shapes = [graph.shape(value) for value in self.input_values]
+        self.output_values = outputs
+        self.output_shapes = [graph.shape(value) for value in outputs]
+        self.borders = [Border() for _ in inputs]
+        self.diff_borders = [Border() for _ in outputs]
+        self.bound = []
+        self.copy = copy
+        self.lock = allocate_lock()
+        self.has_backward = backward
+
+    def __dealloc__(self):
+        cnn_context_free(self.context)
+        cnn_plan_free(self.plan)
+
+    @property
+    def bytes(self):
+        """Bytes of activations, saved tensors, gradients and workspace."""
+        return cnn_context_bytes(self.context)
+
+    def bind(self, cnn_value value, data, diff=None):
+        """Names the memory of a parameter (with its gradient) or a state; the arrays are held."""
+        cdef Memory data_memory = Memory(data, data.dtype)
+        cdef Memory diff_memory = None if diff is None else Memory(diff, diff.dtype)
+        self.bound.append((data_memory, diff_memory))
+        check(cnn_context_bind(self.context, value, data_memory.data,
+                               NULL if diff_memory is None else diff_memory.data))
+
+    def forward(self, tuple arrays, uint64_t seed=0, uint64_t call=0):
+        """Runs forward on one array per input and returns a list of new arrays, one per output."""
+        with self.lock:
+            return self.run_forward(arrays, seed, call)
+
+    cdef list run_forward(self, tuple arrays, uint64_t seed, uint64_t call):
+        cdef Border border
+        cdef Memory memory
+        cdef cnn_status status
+        cdef cnn_dtype dtype
+        if len(arrays) != len(self.names):
+            raise TypeError(f"forward: got {len(arrays)} arguments, expected {len(self.names)}")
+        self.results = None  # until this run has succeeded there is nothing to go back from
+        for i in range(len(arrays)):
+            border = self.borders[i]
+            dtype = dtype_code(self.input_dtypes[i])
+            border.take(arrays[i], self.names[i], dtype, self.input_shapes[i], True, self.copy)
+            check(cnn_context_bind(self.context, self.input_values[i], border.data, NULL))
+        results = []
+        memories = []
+        for i in range(len(self.output_values)):
+            result, contiguous = dense_result(self.output_shapes[i], self.numpy_dtype)
+            memory = Memory(contiguous, self.numpy_dtype)
+            results.append(result)
+            memories.append(memory)
+            check(cnn_context_bind(self.context, self.output_values[i], memory.data, NULL))
+        check(cnn_context_random(self.context, seed, call))
+        with nogil:
+            status = cnn_context_forward(self.context)
+        check(status)
+        # Outputs that backward reads are kept inside; nothing of the caller's is referred to any more but the inputs.
+        self.results = memories
+        return results
+
+    def backward(self, tuple arrays, bint want_inputs=True):
+        """Runs backward from one gradient per output (None: zero); parameters' gradients accumulate. Returns a list of
+        new arrays, one per input, None for those without a gradient, or None altogether unless `want_inputs`."""
+        with self.lock:
+            return self.run_backward(arrays, want_inputs)
+
+    cdef list run_backward(self, tuple arrays, bint want_inputs):
+        cdef Border border
+        cdef Memory memory
+        cdef Memory result
+        cdef cnn_status status
+        if self.results is None:
+            raise RuntimeError("backward: call forward first")
+        if len(arrays) != len(self.output_values):
+            raise TypeError(f"backward: got {len(arrays)} gradients, expected {len(self.output_values)}")
+        for i in range(len(arrays)):
+            border = self.diff_borders[i]
+            array = arrays[i]
+            if array is None and len(arrays) > 1:
+                array = dense_result(self.output_shapes[i], self.numpy_dtype)[0]
+                array[...] = 0
+            name = "dy" if len(arrays) == 1 else f"dy[{i}]"
+            border.take(array, name, self.dtype, self.output_shapes[i], True, False)
+            result = self.results[i]
+            check(cnn_context_bind(self.context, self.output_values[i], result.data, border.data))
+        gradients = []
+        memories = []
+        for i in range(len(self.input_values)):
+            border = self.borders[i]
+            if not want_inputs or self.input_dtypes[i] == "int64":
+                gradients.append(None)
+                check(cnn_context_bind(self.context, self.input_values[i], border.data, NULL))
+                continue
+            gradient, contiguous = dense_result(self.input_shapes[i], self.numpy_dtype)
+            memory = Memory(contiguous, self.numpy_dtype)
+            memories.append(memory)
+            gradients.append(gradient)
+            check(cnn_context_bind(self.context, self.input_values[i], border.data, memory.data))
+        with nogil:
+            status = cnn_context_backward(self.context)
+        for border in self.diff_borders:
+            border.drop()
+        check(status)
+        return gradients if want_inputs else None
