@@ -47,7 +47,9 @@ def make_batches(
     """Batches of a pair of arrays, of a data set, or a DataLoader as it is."""
     if isinstance(x, DataLoader):
         if y is not None or transform is not None:
-            raise ValueError("x: got a DataLoader, which has targets and transform of its own; expected neither beside it")
+            raise ValueError(
+                "x: got a DataLoader, which has targets and transform of its own; expected neither beside it"
+            )
         return x
     if not isinstance(x, np.ndarray):
         if y is not None:
@@ -58,7 +60,9 @@ def make_batches(
     if x.ndim == 4 and x.dtype in _DATASET_DTYPES:
         return DataLoader((x, y), batch_size, shuffle, transform, seed=seed)
     if transform is not None:
-        raise ValueError(f"transform: got one for x of shape {x.shape} and {x.dtype}, expected images of uint8 or float32")
+        raise ValueError(
+            f"transform: got one for x of shape {x.shape} and {x.dtype}, expected images of uint8 or float32"
+        )
     return ArrayBatches(x, y, batch_size, shuffle, seed)
 
 

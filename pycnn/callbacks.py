@@ -1,7 +1,7 @@
 """What may be done between the epochs of `Trainer.fit`.
 
-Epochs are numbered from 1. `logs` holds loss, accuracy, val_loss, val_accuracy, lr, seconds and images_per_second, as far
-as they are known.
+Epochs are numbered from 1. `logs` holds loss, accuracy, val_loss, val_accuracy, lr, seconds and images_per_second, as
+far as they are known.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ _TRACES_KEPT = 4
 class Loss:
     """Base of the losses.
 
-    Called with the network's output and the targets, as NumPy arrays, it gives a float, or for reduction 'none' an array;
-    `backward` then gives the gradient by the output. float32 and float64 are computed in their own precision.
+    Called with the network's output and the targets, as NumPy arrays, it gives a float, or for reduction 'none' an
+    array; `backward` then gives the gradient by the output. float32 and float64 are computed in their own precision.
 
     Args:
         reduction: 'mean', 'sum' or 'none'. The mean over nothing is 0.

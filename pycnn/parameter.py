@@ -23,6 +23,13 @@ _LARGEST_SLAB = 1 << 22
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def _float_dtype(dtype: Any) -> np.dtype[Any]:
+    wanted = np.dtype(dtype)
+    if wanted not in FLOAT_DTYPES:
+        raise TypeError(f"dtype: got {wanted}, expected float32 or float64")
+    return wanted
+
+
 class StructureEpoch:
     """Counts changes to the structure of any module or the placement of any parameter.
 
@@ -85,17 +92,16 @@ class Parameter:
     parameter detaches: the copy has memory of its own.
 
     Args:
-        data: the initial values, copied; float64 arrays make a float64 parameter, everything else float32.
+        data: the initial values, copied.
         requires_grad: False freezes it: no gradient is computed and optimizers pass it by.
+        dtype: float32 or float64, whatever data's own is.
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_offset", "_requires_grad", "_slab")
 
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        values = np.asarray(data)
-        dtype = values.dtype if values.dtype in FLOAT_DTYPES else np.dtype(np.float32)
+    def __init__(self, data: Any, requires_grad: bool = True, dtype: Any = np.float32) -> None:
         self._requires_grad = bool(requires_grad)
-        self._place(values, dtype)
+        self._place(np.asarray(data), _float_dtype(dtype))
 
     def _place(self, values: Array, dtype: np.dtype[Any]) -> None:
         self._slab, self._offset = _storages[dtype].place(values.size)
@@ -163,9 +169,7 @@ class Parameter:
 
     def astype_(self, dtype: Any) -> Parameter:
         """Changes the element type in place: `data` and `grad` move to new memory; views taken before are detached."""
-        wanted = np.dtype(dtype)
-        if wanted not in FLOAT_DTYPES:
-            raise TypeError(f"dtype: got {wanted}, expected float32 or float64")
+        wanted = _float_dtype(dtype)
         if wanted != self.dtype:
             old_data, old_grad = self._data, self._grad
             self._place(old_data, wanted)
@@ -176,13 +180,13 @@ class Parameter:
         return np.array(self._data, dtype=dtype) if copy else np.asarray(self._data, dtype=dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        twin = Parameter(self._data, self._requires_grad)
+        twin = Parameter(self._data, self._requires_grad, self.dtype)
         twin._grad[...] = self._grad
         memo[id(self)] = twin
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Parameter, (np.array(self._data), self._requires_grad)
+        return Parameter, (np.array(self._data), self._requires_grad, self.dtype)
 
     def __repr__(self) -> str:
         frozen = "" if self._requires_grad else ", requires_grad=False"

@@ -55,9 +55,7 @@ def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] |
         temporary.unlink(missing_ok=True)
 
 
-def load_weights(
-    model: Module, path: str | os.PathLike[str], strict: bool = True
-) -> tuple[list[str], list[str]]:
+def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = True) -> tuple[list[str], list[str]]:
     """Reads a .safetensors file into the model's parameters and buffers; nothing is changed unless everything fits.
 
     Args:

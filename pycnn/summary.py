@@ -45,10 +45,10 @@ class Summary:
         table = [("layer", "type", "output shape", "parameters", "MACs")]
         table += [(r.name, r.type, r.output_shape, f"{r.parameters:,}", f"{r.macs:,}") for r in self.rows]
         widths = [max(len(line[i]) for line in table) for i in range(5)]
-        lines = [
-            "  ".join(text.rjust(w) if i > 2 else text.ljust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True)))
-            for line in table
-        ]
+        lines = []
+        for line in table:
+            cells = [text.ljust(widths[i]) if i < 3 else text.rjust(widths[i]) for i, text in enumerate(line)]
+            lines.append("  ".join(cells))
         rule = "-" * len(lines[0])
         frozen = self.parameters - self.trainable_parameters
         return "\n".join(
@@ -93,7 +93,8 @@ def summary(model: Module, input_shape: Sequence[Any]) -> Summary:
             continue  # its layers have rows of their own
         kind = type(module).__name__
         count = sum(p.size for p in own)
-        rows.append(Row(names.get(id(module), "") or kind, kind, _shapes(result), count, _macs(module, sources, result)))
+        name = names.get(id(module)) or kind
+        rows.append(Row(name, kind, _shapes(result), count, _macs(module, sources, result)))
     parameters = list(model.parameters())
     return Summary(
         type(model).__name__,

@@ -329,9 +329,8 @@ class Trainer:
             seconds = time.perf_counter() - start
             logs = meter.logs()
             if validation_data is not None:
-                pair = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data, None)
-                found = self._evaluate(*pair, batch_size=self.micro_batch_size)
-                logs |= found.logs("val_")
+                x, y = validation_data if isinstance(validation_data, tuple) else (validation_data, None)
+                logs |= self._evaluate(x, y, self.micro_batch_size).logs("val_")
                 bar.advance(0, logs)
         logs["lr"] = lr if meter.images else self.optimizer.lr
         logs["seconds"] = seconds

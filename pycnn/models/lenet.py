@@ -9,11 +9,11 @@ from pycnn.nn import Conv2d, Linear, Module
 
 
 class LeNet5(Module):
-    """LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86, 1998, as it is built today.
+    """LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86, 1998, in today's form.
 
-    Two convolutions with pooling, three linear layers. In place of the original's scaled tanh, trained subsampling, partly
-    connected second convolution and radial output: ReLU, max pooling, full connections and logits.
-    61,706 parameters for ten classes of grey images.
+    Two convolutions with pooling, three linear layers. In place of the original's scaled tanh, trained subsampling,
+    partly connected second convolution and radial output: ReLU, max pooling, full connections and logits. It has 61,706
+    parameters for ten classes of grey images.
 
     Args:
         num_classes: size of the output.

@@ -143,9 +143,7 @@ class Optimizer:
         if self._epoch == StructureEpoch.value:
             return
         epoch = StructureEpoch.value
-        placement = [
-            (id(p), p.data.ctypes.data, p.dtype, p.requires_grad) for group in self.param_groups for p in group["params"]
-        ]
+        placement = [(id(p), p.data.ctypes.data, p.dtype, p.requires_grad) for p in self._numbered()]
         if placement != self._placement:
             self._build()
             self._placement = placement

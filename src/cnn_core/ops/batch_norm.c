@@ -1,6 +1,6 @@
-/* Batch normalization, Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
- * Covariate Shift", 2015, and instance normalization, Ulyanov, Vedaldi and Lempitsky, "Instance Normalization: The Missing
- * Ingredient for Fast Stylization", 2016: the two that keep running statistics. Semantics are PyTorch's:
+/* Batch normalization: Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
+ * Covariate Shift", 2015. Instance normalization: Ulyanov, Vedaldi and Lempitsky, "Instance Normalization: The Missing
+ * Ingredient for Fast Stylization", 2016. These two may keep running statistics; semantics are PyTorch's:
  *
  *   training                own statistics normalize; running ones, where present, move towards them
  *   evaluation              running statistics normalize; where absent, own ones

@@ -1,5 +1,6 @@
 /* The gradient of a bias: a sum over all pixels. */
 #include "ops/conv.h"
+#include "ops/conv_tiling.h"
 
 #define BLOCK_ROWS 256  /* summed in float, in registers */
 #define MOST_BLOCKS 256 /* beyond that, blocks are longer */

@@ -1,6 +1,8 @@
 /* Depthwise convolution: every channel is convolved with a filter of its own, so that vectors run over channels. A task
  * computes a strip of channels for a block of pixels. */
 #include "ops/conv.h"
+#include "ops/conv_geometry.h"
+#include "ops/conv_tiling.h"
 
 #define STRIP 512 /* channels: a 3x3 kernel's weights stay in the first-level cache */
 #define BLOCK 256 /* pixels */
@@ -40,7 +42,7 @@ static depthwise_plan plan_depthwise(const cnn_conv *conv, cnn_conv_pass pass, c
 
     const size_t taps = (size_t)plan.taps;
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
-    plan.zero_bytes = cnn_float_bytes(plan.padded);
+    plan.zero_bytes = cnn_float_bytes(plan.channels);
     plan.weights_bytes = cnn_size_align(
         cnn_size_mul(cnn_size_mul((size_t)plan.shares, taps), cnn_size_mul((size_t)plan.padded, sizeof(float))));
     plan.src_bytes = cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)plan.block_pixels, taps), sizeof(float *)));
@@ -69,9 +71,7 @@ static depthwise_job begin_job(const cnn_conv_call *call, const depthwise_plan *
     depthwise_job job = {.plan = plan, .call = call};
     char *cursor = call->workspace;
     cnn_conv_axes_make(call->conv, plan->pass, &cursor, &job.axes);
-    float *zero = cnn_take(&cursor, plan->zero_bytes);
-    for (int64_t c = 0; c < plan->padded; c++) zero[c] = 0.0f;
-    job.zero = zero;
+    job.zero = cnn_conv_zeros(&cursor, plan->channels);
     job.weights = cnn_take(&cursor, plan->weights_bytes);
     job.scratch = cursor;
     return job;

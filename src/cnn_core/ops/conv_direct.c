@@ -1,9 +1,14 @@
 /* Forward and backward data of any convolution, as a matrix product over indirect rows.
  *
- * Destination pixels are cut into blocks whose sources stay in the second-level cache; a task computes some panels of
- * output channels for one block. It finds the sources of its pixels once, then runs down the panels, each of which stays
- * in the first-level cache while the register tiles move over the block. */
+ * Destination pixels are cut into blocks whose sources stay in the second-level cache. For a block, the sources of its
+ * pixels are found once; then the kernel runs down the panels of output channels, each of which stays in the first-level
+ * cache while the register tiles move over the block.
+ *
+ * Of many pixels and few weights, a task is a block: the weights were packed before, once for all tasks. Of few pixels and
+ * many weights, a task is some panels: it packs them for itself, for every block, so that they come out of its cache. */
 #include "ops/conv.h"
+#include "ops/conv_geometry.h"
+#include "ops/conv_tiling.h"
 
 /* What a pass is, the same way round for both: out channels are sums over in channels. */
 typedef struct direct_plan {
@@ -14,10 +19,16 @@ typedef struct direct_plan {
     cnn_conv_panels panels;
     int64_t blocks, block_pixels; /* of each phase; pixels of the largest block */
     int64_t parts;                /* in which the panels are cut */
+    bool by_panels;               /* a task is a part with all blocks; else a part with one block */
     bool gather;
     size_t axes_bytes, zero_bytes, weights_bytes;
-    size_t src_bytes, dst_bytes, patch_bytes; /* of one thread */
+    size_t src_bytes, dst_bytes, patch_bytes, part_bytes; /* of one thread */
 } direct_plan;
+
+#define FEW_PIXELS 512
+#define MANY_WEIGHTS (1 << 20) /* bytes: more than other data leave of the second-level cache */
+#define TOO_MANY_WEIGHTS (64 << 20)
+#define MOST_PART_PANELS 4
 
 static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
 {
@@ -36,17 +47,28 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     const int64_t h = back ? cnn_ceil_div(conv->ih, conv->stride[0]) : conv->oh;
     const int64_t w = back ? cnn_ceil_div(conv->iw, conv->stride[1]) : conv->ow;
     const int64_t pixels = conv->n * h * w; /* of the largest phase */
-    /* Taps in several rows of the kernel read some three floats of the image a pixel and channel, the rest again. */
+    /* The taps of a pixel lie in several rows; those of one row are its neighbours' too. */
     plan.blocks = cnn_ceil_div(pixels, cnn_conv_block_pixels(plan.ic * cnn_min_i64(plan.taps, 3), plan.taps));
     plan.block_pixels = cnn_ceil_div(pixels, plan.blocks);
-    const int64_t tasks = plan.phases * plan.groups * plan.blocks;
-    plan.parts = cnn_min_i64(plan.panels.count, cnn_ceil_div(CNN_CONV_TASKS, tasks));
+
+    const size_t group_bytes =
+        cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic), (size_t)plan.panels.padded * sizeof(float));
+    plan.weights_bytes = cnn_size_align(cnn_size_mul(group_bytes, (size_t)plan.groups));
+    plan.by_panels = (plan.weights_bytes > MANY_WEIGHTS && pixels <= FEW_PIXELS) || plan.weights_bytes > TOO_MANY_WEIGHTS;
+    const int64_t panels = plan.phases * plan.groups * plan.panels.count;
+    if (plan.by_panels) {
+        const int64_t part = cnn_min_i64(cnn_ceil_div(panels, CNN_CONV_TASKS), MOST_PART_PANELS);
+        plan.parts = cnn_ceil_div(plan.panels.count, part);
+        plan.part_bytes = cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic),
+                                                      (size_t)(part * plan.panels.width) * sizeof(float)));
+        plan.weights_bytes = 0;
+    } else {
+        const int64_t tasks = plan.phases * plan.groups * plan.blocks;
+        plan.parts = cnn_min_i64(plan.panels.count, cnn_ceil_div(CNN_CONV_TASKS, tasks));
+    }
 
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
     plan.zero_bytes = cnn_float_bytes(plan.ic);
-    plan.weights_bytes = cnn_size_align(
-        cnn_size_mul(cnn_size_mul((size_t)(plan.groups * plan.taps), (size_t)plan.ic),
-                     cnn_size_mul((size_t)plan.panels.padded, sizeof(float))));
     const size_t rows = cnn_size_mul((size_t)plan.block_pixels, (size_t)plan.taps);
     plan.src_bytes = cnn_size_align(cnn_size_mul(plan.gather ? (size_t)plan.block_pixels : rows, sizeof(float *)));
     plan.dst_bytes = cnn_size_align(cnn_size_mul((size_t)plan.block_pixels, sizeof(float *)));
@@ -56,7 +78,8 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
 
 static size_t thread_bytes(const direct_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->src_bytes, plan->dst_bytes), plan->patch_bytes);
+    return cnn_size_add(cnn_size_add(plan->src_bytes, plan->dst_bytes),
+                        cnn_size_add(plan->patch_bytes, plan->part_bytes));
 }
 
 static size_t direct_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
@@ -66,27 +89,26 @@ static size_t direct_workspace(const cnn_conv *conv, cnn_conv_pass pass, const c
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------------- */
-
-/* Where group and panel begin in the packed weights, [groups][panels][taps by phase][ic][panel row]. */
-static int64_t panel_offset(const direct_plan *plan, int64_t taps, int64_t group, int64_t panel)
-{
-    const int64_t group_size = taps * plan->ic * plan->panels.padded;
-    return group * group_size + panel * taps * plan->ic * plan->panels.width;
-}
-
-typedef struct pack_job {
+typedef struct direct_job {
     const direct_plan *plan;
-    const cnn_conv_axes *axes;
-    const float *weights;
+    const cnn_kernels *kernels;
+    cnn_conv_axes axes;
+    int64_t n;
+    cnn_conv_image src;
+    int64_t dst_h, dst_w, dst_c;
+    const float *weights; /* as given */
     int64_t group_stride, out_stride, in_stride, row_stride, col_stride;
-    float *packed;
-} pack_job;
+    const float *zero, *bias;
+    float *packed; /* [groups][phases][panels][taps][ic][panel row], where packed for all tasks */
+    float *dst;
+    char *scratch; /* of all threads */
+} direct_job;
 
-#define SQUARE 16     /* in channels that are turned at a time */
-#define PACK_PANELS 4 /* in a task: neighbours in memory where out channels are */
+/* ---- packing weights -------------------------------------------------------------------------------------------------- */
 
-/* to[c][o] = from[c * in_stride + o * out_stride], rows of `row` floats, zero beyond the channels. Whichever side lies
+#define SQUARE 16 /* in channels that are turned at a time */
+
+/* to[c][o] = from[c * in_stride + o * out_stride] in rows of `row` floats, zero beyond the channels. Whichever side lies
  * closer in memory is walked innermost. */
 static void pack_square(const float *from, int64_t count, int64_t in_stride, int64_t channels, int64_t out_stride,
                         int64_t row, float *to)
@@ -94,7 +116,7 @@ static void pack_square(const float *from, int64_t count, int64_t in_stride, int
     if (in_stride < out_stride) {
         for (int64_t o = 0; o < channels; o++)
             for (int64_t c = 0; c < count; c++) to[c * row + o] = from[c * in_stride + o * out_stride];
-    } else if (out_stride == 1) {
+    } else if (out_stride == 1) { /* a plain copy */
         for (int64_t c = 0; c < count; c++)
             for (int64_t o = 0; o < channels; o++) to[c * row + o] = from[c * in_stride + o];
     } else {
@@ -105,148 +127,166 @@ static void pack_square(const float *from, int64_t count, int64_t in_stride, int
         for (int64_t o = channels; o < row; o++) to[c * row + o] = 0.0f;
 }
 
-/* One square of channels, all taps of a grid. */
-static void pack_taps(const pack_job *job, const cnn_conv_grid *grid, int64_t group, int64_t panel, int64_t first)
+/* Floats of a panel that is as wide as they are: the distance of panels. */
+static int64_t panel_size(const direct_plan *plan, const cnn_conv_grid *grid)
+{
+    return grid->row_taps * grid->col_taps * plan->ic * plan->panels.width;
+}
+
+/* The grid's taps of one panel, for `count` in channels from `first`: to = [taps][ic][panel row], of which it writes those
+ * channels. */
+static void pack_taps(const direct_job *job, const cnn_conv_grid *grid, int64_t group, int64_t panel, int64_t first,
+                      int64_t count, float *to)
 {
     const direct_plan *plan = job->plan;
-    const int64_t ic = plan->ic, row = cnn_conv_panel_row(&plan->panels, panel);
-    const int64_t count = cnn_min_i64(SQUARE, ic - first);
+    const int64_t row = cnn_conv_panel_row(&plan->panels, panel);
     const float *from = job->weights + group * job->group_stride + panel * plan->panels.width * job->out_stride +
                         first * job->in_stride;
-    float *to = job->packed + panel_offset(plan, job->axes->rows.taps * job->axes->cols.taps, group, panel) +
-                (grid->first_tap * ic + first) * row;
+    to += first * row;
     for (int64_t r = 0; r < grid->row_taps; r++)
-        for (int64_t s = 0; s < grid->col_taps; s++, to += ic * row)
+        for (int64_t s = 0; s < grid->col_taps; s++, to += plan->ic * row)
             pack_square(from + grid->row_tap[r].k * job->row_stride + grid->col_tap[s].k * job->col_stride, count,
                         job->in_stride, cnn_conv_panel_channels(&plan->panels, panel), job->out_stride, row, to);
 }
 
-static void pack_panels(void *arg, int64_t task, int32_t thread)
+/* to = [panels][taps][ic][panel row]. Neighbouring panels are packed together, a few in channels at a time: what they and
+ * the taps share of the given weights' cache lines and pages is then read once. */
+static void pack_panels(const direct_job *job, const cnn_conv_grid *grid, int64_t group, int64_t panel,
+                        int64_t panel_end, float *to)
+{
+    const int64_t ic = job->plan->ic;
+    for (int64_t first = 0; first < ic; first += SQUARE)
+        for (int64_t p = panel; p < panel_end; p++)
+            pack_taps(job, grid, group, p, first, cnn_min_i64(SQUARE, ic - first),
+                      to + (p - panel) * panel_size(job->plan, grid));
+}
+
+/* Where the panels of a group and a grid begin in job->packed. */
+static float *packed_panels(const direct_job *job, const cnn_conv_grid *grid, int64_t group)
+{
+    const int64_t taps = group * job->axes.rows.taps * job->axes.cols.taps + grid->first_tap;
+    return job->packed + taps * job->plan->ic * job->plan->panels.padded;
+}
+
+static void pack_for_all(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
-    const pack_job *job = arg;
+    const direct_job *job = arg;
     const direct_plan *plan = job->plan;
-    const int64_t tasks = cnn_ceil_div(plan->panels.count, PACK_PANELS);
-    const int64_t group = task / tasks, begin = task % tasks * PACK_PANELS;
-    const int64_t end = cnn_min_i64(begin + PACK_PANELS, plan->panels.count);
+    const int64_t tasks = cnn_ceil_div(plan->panels.count, MOST_PART_PANELS);
+    const int64_t group = task / tasks, begin = task % tasks * MOST_PART_PANELS;
+    const int64_t end = cnn_min_i64(begin + MOST_PART_PANELS, plan->panels.count);
     for (int64_t phase = 0; phase < plan->phases; phase++) {
-        const cnn_conv_grid grid = cnn_conv_grid_at(job->axes, phase);
-        for (int64_t first = 0; first < plan->ic; first += SQUARE)
-            for (int64_t panel = begin; panel < end; panel++) pack_taps(job, &grid, group, panel, first);
+        const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
+        pack_panels(job, &grid, group, begin, end,
+                    packed_panels(job, &grid, group) + begin * panel_size(plan, &grid));
     }
 }
 
-static void pack(const cnn_conv_call *call, const direct_plan *plan, const cnn_conv_axes *axes, float *packed)
+/* ---- tasks ------------------------------------------------------------------------------------------------------------- */
+
+/* A thread's scratch memory. */
+typedef struct direct_scratch {
+    const float **src;
+    float **dst;
+    float *patches, *part;
+} direct_scratch;
+
+static direct_scratch take_scratch(const direct_job *job, int32_t thread)
 {
-    const int64_t *stride = call->conv->weights_stride;
-    const bool back = plan->pass == CNN_CONV_BACKWARD_DATA;
-    pack_job job = {
-        .plan = plan,
-        .axes = axes,
-        .weights = call->weights,
-        .group_stride = call->conv->oc / call->conv->groups * stride[0],
-        .out_stride = stride[back ? 1 : 0],
-        .in_stride = stride[back ? 0 : 1],
-        .row_stride = stride[2],
-        .col_stride = stride[3],
-        .packed = packed,
-    };
-    const double elements = (double)plan->weights_bytes / sizeof(float);
-    cnn_parallel(cnn_useful_threads(call->threads, elements), 
-                 plan->groups * cnn_ceil_div(plan->panels.count, PACK_PANELS), pack_panels, &job);
+    const direct_plan *plan = job->plan;
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
+    direct_scratch scratch = {.src = cnn_take(&cursor, plan->src_bytes)};
+    scratch.dst = cnn_take(&cursor, plan->dst_bytes);
+    scratch.patches = cnn_take(&cursor, plan->patch_bytes);
+    scratch.part = cnn_take(&cursor, plan->part_bytes);
+    return scratch;
 }
 
-/* ---- the loop over tasks ---------------------------------------------------------------------------------------------- */
+/* Computes panels of output channels for one block of a grid's pixels; `packed` holds these panels. */
+static void compute_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid, int64_t group,
+                          int64_t index, int64_t panel, int64_t panel_end, const float *packed)
+{
+    const direct_plan *plan = job->plan;
+    const int64_t all = job->n * grid->h * grid->w, first = cnn_split(all, plan->blocks, index);
+    const int64_t pixels = cnn_split(all, plan->blocks, index + 1) - first;
+    if (pixels == 0) return; /* a phase with fewer pixels than the largest */
 
-typedef struct direct_job {
-    const direct_plan *plan;
-    const cnn_kernels *kernels;
-    const cnn_conv_axes *axes;
-    int64_t n;
-    cnn_conv_image src;
-    int64_t dst_h, dst_w, dst_c;
-    const float *zero, *packed, *bias;
-    float *dst;
-    char *scratch; /* of all threads */
-} direct_job;
+    cnn_conv_image image = job->src;
+    image.data += group * plan->ic;
+    const int64_t taps = grid->row_taps * grid->col_taps;
+    cnn_conv_block block = {.pixels = pixels, .taps = taps, .ic = plan->ic, .src = scratch->src, .dst = scratch->dst};
+    cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, job->dst, job->dst_c, first, pixels, scratch->dst);
+    if (plan->gather && taps > 0) {
+        block.taps = 1;
+        block.ic = taps * plan->ic;
+        cnn_conv_gather_src(grid, &image, plan->ic, first, pixels, scratch->patches);
+        for (int64_t p = 0; p < pixels; p++) scratch->src[p] = scratch->patches + p * block.ic;
+    } else {
+        cnn_conv_locate_src(grid, &image, job->zero, first, pixels, scratch->src);
+    }
+    for (; panel < panel_end; panel++, packed += panel_size(plan, grid)) {
+        const int64_t channel = group * plan->oc + panel * plan->panels.width;
+        job->kernels->conv.forward(&block, packed, job->bias == NULL ? NULL : job->bias + channel, channel,
+                                   (int)cnn_conv_panel_channels(&plan->panels, panel));
+    }
+}
 
-static void run_block(void *arg, int64_t task, int32_t thread)
+static void run_part(void *arg, int64_t task, int32_t thread)
 {
     const direct_job *job = arg;
     const direct_plan *plan = job->plan;
-    int64_t rest = task;
-    const int64_t block_index = rest % plan->blocks;
-    rest /= plan->blocks;
-    const int64_t part = rest % plan->parts;
-    rest /= plan->parts;
+    const int64_t tasks = plan->by_panels ? 1 : plan->blocks; /* of a part */
+    const int64_t part = task / tasks % plan->parts, rest = task / tasks / plan->parts;
     const int64_t group = rest % plan->groups, phase = rest / plan->groups;
-
-    const cnn_conv_grid grid = cnn_conv_grid_at(job->axes, phase);
-    const int64_t all = job->n * grid.h * grid.w;
-    const int64_t first = cnn_split(all, plan->blocks, block_index);
-    const int64_t pixels = cnn_split(all, plan->blocks, block_index + 1) - first;
-    if (pixels == 0) return;
-
-    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
-    const float **src = cnn_take(&cursor, plan->src_bytes);
-    float **dst = cnn_take(&cursor, plan->dst_bytes);
-    float *patches = cnn_take(&cursor, plan->patch_bytes);
-    cnn_conv_image image = job->src;
-    image.data += group * plan->ic;
-    const int64_t taps = grid.row_taps * grid.col_taps;
-    cnn_conv_block block = {.pixels = pixels, .taps = taps, .ic = plan->ic, .src = src, .dst = dst};
-    cnn_conv_locate_dst(&grid, job->dst_h, job->dst_w, job->dst, job->dst_c, first, pixels, dst);
-    if (plan->gather && taps > 0) {
-        cnn_conv_gather_src(&grid, &image, plan->ic, first, pixels, patches);
-        block.taps = 1;
-        block.ic = taps * plan->ic;
-        for (int64_t p = 0; p < pixels; p++) src[p] = patches + p * block.ic;
+    const int64_t begin = cnn_split(plan->panels.count, plan->parts, part);
+    const int64_t end = cnn_split(plan->panels.count, plan->parts, part + 1);
+    const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
+    const direct_scratch scratch = take_scratch(job, thread);
+    if (plan->by_panels) {
+        pack_panels(job, &grid, group, begin, end, scratch.part);
+        for (int64_t block = 0; block < plan->blocks; block++)
+            compute_block(job, &scratch, &grid, group, block, begin, end, scratch.part);
     } else {
-        cnn_conv_locate_src(&grid, &image, job->zero, first, pixels, src);
-    }
-
-    const int64_t all_taps = job->axes->rows.taps * job->axes->cols.taps;
-    const int64_t last = cnn_split(plan->panels.count, plan->parts, part + 1);
-    for (int64_t panel = cnn_split(plan->panels.count, plan->parts, part); panel < last; panel++) {
-        const float *weights = job->packed + panel_offset(plan, all_taps, group, panel) +
-                               grid.first_tap * plan->ic * cnn_conv_panel_row(&plan->panels, panel);
-        const int64_t channel = group * plan->oc + panel * plan->panels.width;
-        job->kernels->conv.forward(&block, weights, job->bias == NULL ? NULL : job->bias + channel, channel,
-                                   (int)cnn_conv_panel_channels(&plan->panels, panel));
+        const float *packed = packed_panels(job, &grid, group) + begin * panel_size(plan, &grid);
+        compute_block(job, &scratch, &grid, group, task % tasks, begin, end, packed);
     }
 }
 
 static void run_direct(const cnn_conv_call *call)
 {
     const cnn_conv *conv = call->conv;
+    const int64_t *stride = conv->weights_stride;
     const bool back = call->pass == CNN_CONV_BACKWARD_DATA;
     const direct_plan plan = plan_direct(conv, call->pass, call->kernels);
     char *cursor = call->workspace;
-    cnn_conv_axes axes;
-    cnn_conv_axes_make(conv, call->pass, &cursor, &axes);
-    float *zero = cnn_take(&cursor, plan.zero_bytes);
-    float *packed = cnn_take(&cursor, plan.weights_bytes);
-    for (int64_t c = 0; c < plan.ic; c++) zero[c] = 0.0f;
-    pack(call, &plan, &axes, packed);
-
     direct_job job = {
         .plan = &plan,
         .kernels = call->kernels,
-        .axes = &axes,
         .n = conv->n,
         .src = back ? (cnn_conv_image){call->y, conv->oh, conv->ow, conv->oc}
                     : (cnn_conv_image){call->x, conv->ih, conv->iw, conv->ic},
         .dst_h = back ? conv->ih : conv->oh,
         .dst_w = back ? conv->iw : conv->ow,
         .dst_c = back ? conv->ic : conv->oc,
-        .zero = zero,
-        .packed = packed,
+        .weights = call->weights,
+        .group_stride = conv->oc / conv->groups * stride[0],
+        .out_stride = stride[back ? 1 : 0],
+        .in_stride = stride[back ? 0 : 1],
+        .row_stride = stride[2],
+        .col_stride = stride[3],
         .bias = call->bias,
         .dst = call->out,
-        .scratch = cursor,
     };
-    const int64_t tasks = plan.phases * plan.groups * plan.parts * plan.blocks;
-    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(conv, call->kernels)), tasks, run_block, &job);
+    cnn_conv_axes_make(conv, call->pass, &cursor, &job.axes);
+    job.zero = cnn_conv_zeros(&cursor, plan.ic);
+    job.packed = cnn_take(&cursor, plan.weights_bytes);
+    job.scratch = cursor;
+    if (!plan.by_panels)
+        cnn_parallel(cnn_useful_threads(call->threads, (double)plan.weights_bytes / sizeof(float)),
+                     plan.groups * cnn_ceil_div(plan.panels.count, MOST_PART_PANELS), pack_for_all, &job);
+    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(conv, call->kernels)),
+                 plan.phases * plan.groups * plan.parts * (plan.by_panels ? 1 : plan.blocks), run_part, &job);
 }
 
 static bool direct_suits(const cnn_conv *conv, cnn_conv_pass pass)

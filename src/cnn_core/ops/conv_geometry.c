@@ -1,7 +1,6 @@
-/* Which source pixels each destination pixel of a convolution reads. */
-#include <string.h>
+#include "ops/conv_geometry.h"
 
-#include "ops/conv.h"
+#include <string.h>
 
 /* The image along one axis, as a pass sees it. */
 typedef struct axis_geometry {
@@ -126,6 +125,13 @@ cnn_conv_grid cnn_conv_grid_at(const cnn_conv_axes *axes, int64_t phase)
     for (int64_t t = 1; t < grid.col_taps; t++)
         if (grid.col_tap[t].offset != grid.col_tap[t - 1].offset + 1) grid.dense_cols = false;
     return grid;
+}
+
+const float *cnn_conv_zeros(char **cursor, int64_t channels)
+{
+    float *zeros = cnn_take(cursor, cnn_float_bytes(channels));
+    for (int64_t c = 0; c < channels; c++) zeros[c] = 0.0f;
+    return zeros;
 }
 
 /* A run of neighbouring pixels in one row of the grid. */

@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "ops/conv.h"
+#include "ops/conv_geometry.h"
+#include "ops/conv_tiling.h"
 
 #define MOST_SHARES 16
 #define SHARE_PIXELS 512       /* a share smaller than this would take as long to add up */
@@ -22,6 +24,7 @@
 
 typedef struct outer_plan {
     bool pointwise; /* one tap: rows are output channels */
+    bool in_place;  /* a single share whose sums lie as the weights do: it adds to diff_weights itself */
     bool gather, copy;
     int64_t groups, taps;
     int64_t row_channels; /* per group and tap */
@@ -29,7 +32,7 @@ typedef struct outer_plan {
     int64_t pixels, blocks, block_pixels;
     int64_t shares;                /* of the pixels */
     int64_t row_parts, col_parts;  /* of the matrix */
-    size_t axes_bytes, zero_bytes, share_bytes;
+    size_t axes_bytes, zero_bytes, sums_bytes;
     size_t row_bytes, col_bytes, patch_bytes, packed_bytes, tile_bytes; /* of one thread */
 } outer_plan;
 
@@ -51,18 +54,21 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.blocks = cnn_ceil_div(plan.pixels, cnn_conv_block_pixels(floats, plan.taps));
     plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
 
-    plan.share_bytes =
+    const size_t share_bytes =
         cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)(plan.groups * plan.taps), (size_t)plan.row_channels),
                                     (size_t)plan.cols.padded * sizeof(float)));
     const int64_t enough = cnn_min_i64(MOST_SHARES, cnn_ceil_div(CNN_CONV_TASKS, plan.groups));
-    const int64_t fitting = cnn_min_i64(plan.pixels / SHARE_PIXELS, SHARES_BYTES / ((int64_t)plan.share_bytes + 1));
+    const int64_t fitting = cnn_min_i64(plan.pixels / SHARE_PIXELS, SHARES_BYTES / ((int64_t)share_bytes + 1));
     plan.shares = cnn_max_i64(cnn_min_i64(enough, cnn_min_i64(fitting, plan.blocks)), 1);
+
+    plan.in_place = plan.pointwise && plan.shares == 1;
+    plan.sums_bytes = plan.in_place ? 0 : cnn_size_mul(share_bytes, (size_t)plan.shares);
 
     /* As many parts as make enough tasks, or as keep a part's sums in the cache. Cutting the columns costs little, but for
      * copying the rows again; cutting the rows packs the columns again, and should leave some rows to do with them. */
     const int64_t tiles = plan.taps * cnn_ceil_div(plan.row_channels, CNN_CONV_ROWS);
     const int64_t wanted = cnn_ceil_div(CNN_CONV_TASKS, plan.groups * plan.shares);
-    const int64_t cached = cnn_ceil_div((int64_t)plan.share_bytes / plan.groups, PART_BYTES);
+    const int64_t cached = cnn_ceil_div((int64_t)share_bytes / plan.groups, PART_BYTES);
     plan.col_parts = cnn_min_i64(wanted, cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1));
     plan.row_parts = cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts),
                                  cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), tiles / 8));
@@ -89,8 +95,7 @@ static size_t outer_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cn
 {
     (void)pass;
     const outer_plan plan = plan_outer(conv, kernels);
-    const size_t sums = cnn_size_mul(plan.share_bytes, (size_t)plan.shares);
-    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes), sums);
+    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes), plan.sums_bytes);
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
@@ -100,9 +105,7 @@ typedef struct outer_job {
     cnn_conv_grid grid;
     int64_t taps; /* of the grid */
     const float *zero;
-    /* [shares][groups][panels][taps][ic][panel row]; pointwise: [shares][groups][oc][ic], or, of one share alone,
-     * diff_weights itself */
-    float *sums;
+    float *sums; /* [shares][groups][panels][taps][ic][panel row]; pointwise: [shares][groups][oc][ic] */
     char *scratch;
 } outer_job;
 
@@ -236,7 +239,6 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     rest /= plan->col_parts;
     const int64_t share = rest % plan->shares, group = rest / plan->shares;
 
-    const bool in_place = job->sums == job->call->out;
     outer_block block = take_block(job, thread);
     block.panel = cnn_split(plan->cols.count, plan->col_parts, col_part);
     block.panel_end = cnn_split(plan->cols.count, plan->col_parts, col_part + 1);
@@ -247,7 +249,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
         block.pixels = cnn_split(plan->pixels, plan->blocks, b + 1) - first;
         locate_block(job, group, first, &block);
         pack_cols(&plan->cols, &block);
-        sum_block(job, &block, share, group, row_part, in_place || b > begin);
+        sum_block(job, &block, share, group, row_part, plan->in_place || b > begin);
     }
 }
 
@@ -309,17 +311,15 @@ static void run_outer(const cnn_conv_call *call)
     char *cursor = call->workspace;
     cnn_conv_axes axes;
     cnn_conv_axes_make(conv, CNN_CONV_FORWARD, &cursor, &axes);
-    float *zero = cnn_take(&cursor, plan.zero_bytes);
-    float *sums = cnn_take(&cursor, plan.share_bytes * (size_t)plan.shares);
     const int64_t ic = conv->ic / conv->groups;
-    for (int64_t c = 0; c < ic; c++) zero[c] = 0.0f;
-    const bool in_place = plan.pointwise && plan.shares == 1;
+    const float *zero = cnn_conv_zeros(&cursor, ic);
+    float *sums = cnn_take(&cursor, plan.sums_bytes);
     outer_job job = {
         .plan = &plan,
         .call = call,
         .grid = cnn_conv_grid_at(&axes, 0),
         .zero = zero,
-        .sums = in_place ? call->out : sums,
+        .sums = plan.in_place ? call->out : sums,
         .scratch = cursor,
     };
     job.taps = job.grid.row_taps * job.grid.col_taps;
@@ -328,7 +328,7 @@ static void run_outer(const cnn_conv_call *call)
     cnn_parallel(threads, plan.groups * plan.shares * plan.row_parts * plan.col_parts, sum_share, &job);
     if (!plan.pointwise)
         cnn_parallel(threads, plan.groups * plan.cols.count, add_panel, &job);
-    else if (!in_place)
+    else if (!plan.in_place)
         cnn_parallel(threads, cnn_ceil_div(conv->oc * ic, PIECE), add_pointwise, &job);
 }
 

@@ -1,11 +1,11 @@
 /* Layer normalization: Ba, Kiros and Hinton, "Layer Normalization", 2016.
  *
- * Memory is taken as rows of contiguous numbers that are normalized together. A rank-4 src lies channels-last. Where its
- * c, h, w are normalized, or all axes, a row is a row in memory, too, if only in another order: weights and bias are
+ * Memory is taken as rows of contiguous numbers that are normalized together. A rank-4 src lies channels-last. Where
+ * its c, h, w are normalized, or all axes, a row is contiguous there, too, if in another order: weights and bias are
  * brought to that order. Where h, w or w alone are, src is brought to row-major, and dst back.
  *
- * Tasks are blocks of rows by segments of a row. A row of one segment is reduced and normalized in one task, while it is in
- * cache; longer rows are reduced in a pass of their own. */
+ * Tasks are blocks of rows by segments of a row. A row of one segment is reduced and normalized in one task, while it is
+ * in cache; longer rows are reduced in a pass of their own. */
 #include <string.h>
 
 #include "ops/norm.h"

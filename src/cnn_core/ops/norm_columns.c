@@ -1,16 +1,18 @@
 /* Normalization by channel over memory [samples][rows][channels].
  *
- * A sample is cut into chunks of rows, a chunk into blocks that stay in cache while they are read twice: once for the mean,
- * once for the squared deviations from it. Blocks, then chunks, are merged in double and in order (cnn_moments_merge).
- * After that a normalization is dst = scale (src - mean) + shift, and its gradient
- * diff_src = a diff_dst + b (src - mean) + c, by coefficients of each column. The means there are rounded to float; shift
- * and c make up for it.
+ * A sample is cut into chunks of rows, a chunk into blocks that stay in cache while they are read twice: once for the
+ * mean, once for the squared deviations from it. Blocks, then chunks, are merged in double and in order
+ * (cnn_moments_merge). After that a normalization and its gradient are, with coefficients of each column,
+ *
+ *   dst = scale (src - mean) + shift,   diff_src = a diff_dst + b (src - mean) + c,
+ *
+ * where mean is rounded to float, and shift and c make up for it: src may lie far from zero.
  *
  * Small samples are one chunk each and finish in one task, while they are in cache; large ones take two parallel passes
  * with the merging between them.
  *
- * With few channels a row would not fill vectors: `fold` rows are then taken as one row of `width` columns, and the copies
- * of a channel in it are merged like blocks. */
+ * With few channels a row would not fill vectors: `fold` rows are then taken as one row of `width` columns, and the
+ * copies of a channel in it are merged like blocks. */
 #include "ops/norm_columns.h"
 
 #include <string.h>
@@ -519,7 +521,8 @@ static void add_parts(const run *r, int64_t first, float *diff)
     const int64_t channels = r->view->channels;
     for (int64_t c = 0; diff != NULL && c < channels; c++) {
         double total = 0.0;
-        for (int64_t part = 0; part < r->cut.parts; part++) total += r->diff_parameters[part * 2 * channels + first + c];
+        for (int64_t part = 0; part < r->cut.parts; part++)
+            total += r->diff_parameters[part * 2 * channels + first + c];
         diff[c] += (float)total;
     }
 }

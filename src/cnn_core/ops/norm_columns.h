@@ -11,7 +11,7 @@
 typedef struct cnn_norm_columns {
     int64_t samples, rows, channels, groups;
     int64_t matrices; /* not 0: memory is [matrices][channels][length], and columns are made of it in the workspace */
-    bool constant;    /* the statistics do not come from src but are given, in `saved`; one sample, each channel a group */
+    bool constant;    /* the statistics are given, in `saved`, not taken from src; one sample, each channel a group */
 } cnn_norm_columns;
 
 /* The view of src (n, c, ...) with the statistics of each image, or of all images together. */

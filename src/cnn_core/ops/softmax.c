@@ -1,5 +1,5 @@
 /* Softmax and log-softmax over one axis. Memory is [outer][n][inner] with n along the axis: where inner is 1 each
- * distribution is contiguous (a channels-last image's channels, a matrix's last axis), else the vectors run along inner. */
+ * distribution is contiguous (channels of an image, the last axis of a matrix), else the vectors run along inner. */
 #include "ops/check.h"
 #include "ref/ref.h"
 

@@ -77,7 +77,8 @@ static inline void norm_fill(const norm_run *run, int tensor, void *to, double v
 /* Rounded to float, so that both types see the same numbers. */
 static inline void norm_fill_random(const norm_run *run, int tensor, void *to, double mean, double std)
 {
-    for (int64_t i = 0; i < run->count[tensor]; i++) norm_set(run, to, i, (double)(float)(mean + std * norm_random_number()));
+    for (int64_t i = 0; i < run->count[tensor]; i++)
+        norm_set(run, to, i, (double)(float)(mean + std * norm_random_number()));
 }
 
 static inline int64_t norm_num_batches(const norm_run *run)
@@ -103,8 +104,8 @@ static inline bool norm_is_present(const norm_case *c, int tensor)
     return true;
 }
 
-static inline cnn_status norm_add_value(const norm_case *c, cnn_graph *graph, cnn_dtype dtype, int tensor, const cnn_shape *shape,
-                            cnn_value *value)
+static inline cnn_status norm_add_value(const norm_case *c, cnn_graph *graph, cnn_dtype dtype, int tensor,
+                                        const cnn_shape *shape, cnn_value *value)
 {
     if (tensor == SRC_TENSOR || (tensor <= BIAS && c->weights_are_inputs))
         return cnn_graph_input(graph, dtype, shape, value);
@@ -168,8 +169,8 @@ static inline cnn_status norm_run_once(norm_run *run)
     return status == CNN_OK ? cnn_context_backward(run->context) : status;
 }
 
-/* Puts numbers drawn from `seed` into everything read, NaN into everything that must be written, and into what gradients
- * of weights are added to `before`. */
+/* Puts numbers drawn from `seed` into everything read, NaN into everything that must be written, and `before` into what
+ * gradients of weights are added to. */
 static inline void norm_draw(norm_run *run, uint64_t seed, double mean, double std, double before)
 {
     norm_random_state = seed;

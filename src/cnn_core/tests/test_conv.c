@@ -276,6 +276,8 @@ static const conv_case large_cases[] = {
      .padding = {0, 0, 0, 0}, .groups = 1, .bias = true},
     {.n = 1, .ic = 256, .ih = 7, .iw = 7, .oc = 300, .kh = 1, .kw = 1, .stride = {1, 1}, .dilation = {1, 1}, .groups = 1,
      .bias = true},
+    {.n = 1, .ic = 200, .ih = 5, .iw = 6, .oc = 150, .kh = 3, .kw = 3, .stride = {2, 2}, .dilation = {1, 1},
+     .padding = {1, 1, 1, 1}, .groups = 1, .bias = true}, /* more weights than pixels */
     {.transposed = true, .n = 2, .ic = 40, .ih = 14, .iw = 14, .oc = 24, .kh = 4, .kw = 4, .stride = {2, 2},
      .dilation = {1, 1}, .padding = {1, 1, 1, 1}, .groups = 1, .bias = true},
     {.transposed = true, .n = 1, .ic = 6, .ih = 5, .iw = 5, .oc = 9, .kh = 2, .kw = 3, .stride = {5, 4}, .dilation = {1, 1},

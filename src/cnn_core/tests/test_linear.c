@@ -153,6 +153,7 @@ static const linear_case cases[] = {
     {.src = {2, {128, 300}}, .out = 128, .bias = true},
     {.src = {2, {128, 300}}, .out = 10, .bias = true},
     {.src = {2, {33, 500}}, .out = 257, .bias = true},
+    {.src = {2, {5, 520}}, .out = 530, .bias = true},
     {.src = {2, {3, 0}}, .out = 4, .bias = true},
     {.src = {3, {2, 5, 11}}, .out = 6, .bias = true},
     {.src = {4, {2, 3, 5, 7}}, .out = 4, .bias = true},

@@ -74,7 +74,7 @@ static void has_the_gradients_of_central_differences(void)
 
 /* ---- extreme numbers --------------------------------------------------------------------------------------------- */
 
-/* Distributions of the three numbers `src`, along rows or columns: nine of them, so that there are vectors and tails. */
+/* Distributions of the three numbers `src`, along rows or columns: nine, so that there are vectors and tails. */
 static void check_three(cnn_op op, bool columns, bool reference, const double src[3], const double wanted[3])
 {
     const node_case c = softmax_case(op, columns ? (cnn_shape){2, {3, 9}} : (cnn_shape){2, {9, 3}}, !columns, 0);

@@ -2,7 +2,8 @@
  *
  * Every function here is stable for large inputs of either sign: exponentials are taken of what is not positive, or their
  * overflow to infinity gives the right limit. A NaN in src makes the result NaN: where one side of a comparison yields a
- * constant, NaN takes the other side. The derivative at a kink is PyTorch's, and so is that of a clamp at NaN: diff_dst. */
+ * constant, NaN takes the other side. Derivatives at kinks are PyTorch's; a derivative that is constant on both sides of a
+ * kink sees NaN where it is not 0, so that a NaN never turns diff_dst into 0. */
 #include "ukernels/activation.h"
 
 /* 1 / (1 + e^-x), and its derivative, without the cancellation of s (1 - s). */

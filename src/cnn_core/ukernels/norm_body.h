@@ -1,7 +1,7 @@
 /* Kernels of the normalizations in the vector vocabulary; what each computes: norm.h. */
 #include "ukernels/norm.h"
 
-/* In the steps below, `lanes` is VF_WIDTH, a constant, but in the last vector of a row, and `rows` is NORM_ROWS or 1. */
+/* In the steps below, `lanes` is VF_WIDTH but in the last vector of a row, and `rows` NORM_ROWS or 1: constants both. */
 static inline vf norm_load(const float *p, int lanes)
 {
     return lanes == VF_WIDTH ? vf_load(p) : vf_load_tail(p, lanes);
@@ -30,8 +30,8 @@ static inline void norm_add(float *p, vf a, int lanes)
     } while (0)
 
 /* ---- columns -----------------------------------------------------------------------------------------------------
- * They walk memory as it lies, row by row, and keep the running sums of a row's length in memory, where the nearest cache
- * holds them; taking a few rows at a time reads and writes them less often, and sums in two levels. */
+ * They walk memory as it lies, row by row, with sums of a row's length in memory, where the nearest cache holds them;
+ * taking a few rows at a time reads and writes them less often, and sums in two levels. */
 
 #define NORM_ROWS 4
 

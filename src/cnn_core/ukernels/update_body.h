@@ -174,7 +174,7 @@ DEFINE_RMSPROP(update_rmsprop_centered_momentum, true, true)
 
 /* ---- norms, penalties -------------------------------------------------------------------------------------------- */
 
-#define UPDATE_LANES 16
+#define UPDATE_LANES 8
 
 static inline double update_sum_lanes(double sum[UPDATE_LANES])
 {

@@ -1,0 +1,7 @@
+"""`python -m pycnn` is the command line."""
+
+import sys
+
+from pycnn.cli import main
+
+sys.exit(main())

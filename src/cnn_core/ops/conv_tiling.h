@@ -1,0 +1,58 @@
+/* How the matrices of a convolution are cut into panels, blocks and tasks: by shape alone. */
+#ifndef CNN_OPS_CONV_TILING_H
+#define CNN_OPS_CONV_TILING_H
+
+#include "ops/op.h"
+
+/* `total` things in `parts` parts of nearly equal size: where part i begins. */
+static inline int64_t cnn_split(int64_t total, int64_t parts, int64_t i)
+{
+    return total / parts * i + cnn_min_i64(i, total % parts);
+}
+
+static inline int64_t cnn_round_up(int64_t a, int64_t unit)
+{
+    return cnn_ceil_div(a, unit) * unit;
+}
+
+/* Output channels of a group, cut into the panels of ukernels/conv.h. Matrices are packed panel by panel, zero beyond the
+ * channels; the last panel's rows are one vector long if that holds its channels. */
+typedef struct cnn_conv_panels {
+    int64_t oc, lanes, width, count;
+    int64_t padded; /* floats in one row of all panels */
+} cnn_conv_panels;
+
+static inline cnn_conv_panels cnn_conv_panels_of(int64_t oc, const cnn_kernels *kernels)
+{
+    const int64_t lanes = kernels->width, width = 2 * lanes;
+    return (cnn_conv_panels){oc, lanes, width, cnn_ceil_div(oc, width), cnn_round_up(oc, lanes)};
+}
+
+static inline int64_t cnn_conv_panel_channels(const cnn_conv_panels *panels, int64_t panel)
+{
+    return cnn_min_i64(panels->width, panels->oc - panel * panels->width);
+}
+
+static inline int64_t cnn_conv_panel_row(const cnn_conv_panels *panels, int64_t panel)
+{
+    return cnn_conv_panel_channels(panels, panel) > panels->lanes ? panels->width : panels->lanes;
+}
+
+/* Few source channels make short inner loops: then all taps of a pixel are gathered into one row first. */
+static inline bool cnn_conv_gathers(int64_t taps, int64_t ic)
+{
+    return taps > 1 && ic < 16 && taps * ic <= 4096;
+}
+
+/* Pixels of a block whose sources, `floats` for each pixel, fill a quarter of a megabyte: a share of the second-level
+ * cache. Many taps mean many pointers. */
+static inline int64_t cnn_conv_block_pixels(int64_t floats, int64_t taps)
+{
+    const int64_t fitting = (256 << 10) / (int64_t)sizeof(float) / cnn_max_i64(floats, 1);
+    const int64_t pixels = cnn_min_i64(cnn_max_i64(fitting, 48), 192);
+    return cnn_min_i64(pixels, cnn_max_i64((64 << 10) / taps, CNN_CONV_ROWS));
+}
+
+#define CNN_CONV_TASKS 32 /* enough to keep some sixteen threads evenly busy */
+
+#endif
