@@ -36,7 +36,7 @@ def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] |
     Raises:
         ValueError: another ending. TypeError: metadata that are no texts. OSError: it cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialize
 
     target = check_path(path)
     if not isinstance(model, Module):
@@ -45,10 +45,12 @@ def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] |
     for name, text in texts.items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"metadata: got {name!r}: {type(text).__name__}, expected str: str")
+    content = serialize(model.state_dict(), texts)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        save_file(model.state_dict(), temporary, texts)
-        with temporary.open("rb+") as file:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:

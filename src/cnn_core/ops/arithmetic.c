@@ -146,8 +146,9 @@ static bool as_middle_sum(const cnn_nest *nest, cnn_reduction_space *space, cnn_
         other->inner = nest->stride[2][axis++];
     }
     if (axis < nest->rank) return false;
+    /* diff_src is dense and its innermost axis comes last: outer is its only other one. */
     const int64_t step = space->inner > 1 ? other->inner : other->length;
-    return (step == 0 || step == 1) && (space->outer == 1 || nest->stride[0][0] == space->inner);
+    return step == 0 || step == 1;
 }
 
 /* The general case: axes of either kind in any order. Each kept element is summed on its own. */

@@ -1,9 +1,9 @@
 /* Convolution and transposed convolution: what they accept, and which algorithm computes a pass. */
-#include "ops/check.h"
 #include "ops/conv.h"
+#include "ops/check.h"
 #include "ref/ref.h"
 
-/* ---- algorithms ------------------------------------------------------------------------------------------------------ */
+/* ---- algorithms -------------------------------------------------------------------------------------------------- */
 
 /* Best first; the last two suit everything. */
 static const cnn_conv_algorithm *const algorithms[] = {&cnn_conv_depthwise, &cnn_conv_outer, &cnn_conv_direct};
@@ -20,10 +20,7 @@ size_t cnn_conv_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_ke
     return choose(conv, pass)->workspace(conv, pass, kernels, threads);
 }
 
-void cnn_conv_run(const cnn_conv_call *call)
-{
-    choose(call->conv, call->pass)->run(call);
-}
+void cnn_conv_run(const cnn_conv_call *call) { choose(call->conv, call->pass)->run(call); }
 
 void cnn_conv_flatten(cnn_conv *conv)
 {
@@ -34,7 +31,7 @@ void cnn_conv_flatten(cnn_conv *conv)
     conv->n = conv->ih = conv->oh = 1;
 }
 
-/* ---- shapes ---------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------------------------------------------------ */
 
 /* The limit keeps every sum and product of sizes below inside 64 bits. */
 static cnn_status check_sizes(const char *name, int32_t count, const int64_t *sizes, int64_t least)
@@ -105,10 +102,10 @@ static cnn_status infer_conv2d(cnn_node *node)
                         "padded input's (%lld, %lld)",
                         (long long)weight->dim[2], (long long)weight->dim[3], (long long)extent[0],
                         (long long)extent[1], (long long)padded[0], (long long)padded[1]);
-    node->dst_shape = (cnn_shape){.rank = 4,
-                                  .dim = {input->dim[0], weight->dim[0],
-                                          (padded[0] - extent[0]) / a->conv.stride[0] + 1,
-                                          (padded[1] - extent[1]) / a->conv.stride[1] + 1}};
+    node->dst_shape =
+        (cnn_shape){.rank = 4,
+                    .dim = {input->dim[0], weight->dim[0], (padded[0] - extent[0]) / a->conv.stride[0] + 1,
+                            (padded[1] - extent[1]) / a->conv.stride[1] + 1}};
     return CNN_OK;
 }
 
@@ -126,9 +123,11 @@ static cnn_status infer_conv_transpose2d(cnn_node *node)
     for (int i = 0; i < 2; i++) {
         const int64_t limit = cnn_max_i64(a->conv.stride[i], a->conv.dilation[i]);
         if (a->conv.output_padding[i] >= limit)
-            return cnn_fail(CNN_INVALID_VALUE, "output_padding: got %lld, expected less than the larger of stride %lld "
-                            "and dilation %lld", (long long)a->conv.output_padding[i],
-                            (long long)a->conv.stride[i], (long long)a->conv.dilation[i]);
+            return cnn_fail(CNN_INVALID_VALUE,
+                            "output_padding: got %lld, expected less than the larger of stride %lld "
+                            "and dilation %lld",
+                            (long long)a->conv.output_padding[i], (long long)a->conv.stride[i],
+                            (long long)a->conv.dilation[i]);
         size[i] = (input->dim[2 + i] - 1) * a->conv.stride[i] + a->conv.dilation[i] * (weight->dim[2 + i] - 1) + 1 +
                   a->conv.output_padding[i] - a->conv.padding[i] - a->conv.padding[2 + i];
     }
@@ -142,7 +141,7 @@ static cnn_status infer_conv_transpose2d(cnn_node *node)
     return CNN_OK;
 }
 
-/* ---- passes ---------------------------------------------------------------------------------------------------------- */
+/* ---- passes ------------------------------------------------------------------------------------------------------ */
 
 static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, const cnn_shape *y_shape)
 {
@@ -254,30 +253,18 @@ static size_t conv2d_workspace(const cnn_node *node, bool back, int32_t threads)
     return workspace(node, back, threads, &plain);
 }
 
-static cnn_status conv2d_forward(const cnn_call *call)
-{
-    return forward(call, &plain);
-}
+static cnn_status conv2d_forward(const cnn_call *call) { return forward(call, &plain); }
 
-static cnn_status conv2d_backward(const cnn_call *call)
-{
-    return backward(call, &plain);
-}
+static cnn_status conv2d_backward(const cnn_call *call) { return backward(call, &plain); }
 
 static size_t conv_transpose2d_workspace(const cnn_node *node, bool back, int32_t threads)
 {
     return workspace(node, back, threads, &transposed);
 }
 
-static cnn_status conv_transpose2d_forward(const cnn_call *call)
-{
-    return forward(call, &transposed);
-}
+static cnn_status conv_transpose2d_forward(const cnn_call *call) { return forward(call, &transposed); }
 
-static cnn_status conv_transpose2d_backward(const cnn_call *call)
-{
-    return backward(call, &transposed);
-}
+static cnn_status conv_transpose2d_backward(const cnn_call *call) { return backward(call, &transposed); }
 
 const cnn_op_row cnn_op_conv2d = {
     .name = "conv2d",

@@ -1,14 +1,14 @@
 /* Convolution as the files ops/conv_*.c share it.
  *
- * A convolution maps an image x of (ih, iw) pixels and ic channels to an image y of (oh, ow) pixels and oc channels; both
- * lie channels-last. There are three passes:
+ * A convolution maps an image x of (ih, iw) pixels and ic channels to an image y of (oh, ow) pixels and oc channels;
+ * both lie channels-last. There are three passes:
  *
  *     forward            y  = bias + x * weights         reads the pixels i * stride + k * dilation - padding of x
  *     backward data      x  = bias + y * weights         the transpose of that map
  *     backward weights   weights += x * y
  *
- * A transposed convolution swaps the roles: its source is y, its destination x; its forward is the pass "backward data"
- * and the other way round. A linear layer is a convolution of 1x1 pixels. */
+ * A transposed convolution swaps the roles: its source is y, its destination x; its forward is the pass "backward
+ * data" and the other way round. A linear layer is a convolution of 1x1 pixels. */
 #ifndef CNN_OPS_CONV_H
 #define CNN_OPS_CONV_H
 

@@ -5,10 +5,7 @@
 #define BLOCK_ROWS 256  /* summed in float, in registers */
 #define MOST_BLOCKS 256 /* beyond that, blocks are longer */
 
-static int64_t count_blocks(int64_t rows)
-{
-    return cnn_min_i64(cnn_ceil_div(rows, BLOCK_ROWS), MOST_BLOCKS);
-}
+static int64_t count_blocks(int64_t rows) { return cnn_min_i64(cnn_ceil_div(rows, BLOCK_ROWS), MOST_BLOCKS); }
 
 size_t cnn_conv_bias_workspace(int64_t rows, int64_t channels)
 {

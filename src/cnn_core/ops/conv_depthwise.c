@@ -33,10 +33,11 @@ static depthwise_plan plan_depthwise(const cnn_conv *conv, cnn_conv_pass pass, c
     const int64_t h = back ? cnn_ceil_div(conv->ih, conv->stride[0]) : conv->oh;
     const int64_t w = back ? cnn_ceil_div(conv->iw, conv->stride[1]) : conv->ow;
     plan.pixels = conv->n * h * w;
-    const int64_t fitting = cnn_min_i64(BLOCK, cnn_max_i64((64 << 10) / plan.taps, 8)); /* their pointers in the cache */
+    const int64_t fitting =
+        cnn_min_i64(BLOCK, cnn_max_i64((64 << 10) / plan.taps, 8)); /* their pointers in the cache */
     const int64_t wanted = cnn_ceil_div(CNN_CONV_TASKS, plan.phases * plan.strips);
-    plan.blocks = cnn_max_i64(cnn_ceil_div(plan.pixels, fitting),
-                              cnn_min_i64(wanted, cnn_ceil_div(plan.pixels, LEAST_BLOCK)));
+    plan.blocks =
+        cnn_max_i64(cnn_ceil_div(plan.pixels, fitting), cnn_min_i64(wanted, cnn_ceil_div(plan.pixels, LEAST_BLOCK)));
     plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
     plan.shares = pass == CNN_CONV_BACKWARD_WEIGHTS ? cnn_min_i64(plan.blocks, MOST_SHARES) : 1;
 
@@ -89,7 +90,7 @@ static char *thread_scratch(const depthwise_job *job, int32_t thread)
     return job->scratch + (size_t)thread * (job->plan->src_bytes + job->plan->dst_bytes);
 }
 
-/* ---- forward, backward data ------------------------------------------------------------------------------------------ */
+/* ---- forward, backward data -------------------------------------------------------------------------------------- */
 
 static void pack(const depthwise_job *job)
 {
@@ -136,7 +137,7 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     job->call->kernels->depthwise.forward(&block, job->weights + grid.first_tap * plan->padded, job->call->bias, dst);
 }
 
-/* ---- backward weights ------------------------------------------------------------------------------------------------- */
+/* ---- backward weights -------------------------------------------------------------------------------------------- */
 
 static void sum_share(void *arg, int64_t task, int32_t thread)
 {
@@ -158,8 +159,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
         block.pixels = cnn_split(plan->pixels, plan->blocks, index + 1) - first;
         cnn_conv_locate_src(&grid, &image, job->zero, first, block.pixels, src);
         job->call->kernels->depthwise.backward_weights(&block, job->call->y + first * plan->channels, plan->channels,
-                                                       index > begin,
-                                                       job->weights + share * block.taps * plan->padded);
+                                                       index > begin, job->weights + share * block.taps * plan->padded);
     }
 }
 

@@ -1,11 +1,12 @@
 /* Forward and backward data of any convolution, as a matrix product over indirect rows.
  *
- * Destination pixels are cut into blocks whose sources stay in the second-level cache. For a block, the sources of its
- * pixels are found once; then the kernel runs down the panels of output channels, each of which stays in the first-level
- * cache while the register tiles move over the block.
+ * Destination pixels are cut into blocks whose sources stay in the second-level cache. For a block, the sources of
+ * its pixels are found once; then the kernel runs down the panels of output channels, each of which stays in the
+ * first-level cache while the register tiles move over the block.
  *
- * Of many pixels and few weights, a task is a block: the weights were packed before, once for all tasks. Of few pixels and
- * many weights, a task is some panels: it packs them for itself, for every block, so that they come out of its cache. */
+ * Of many pixels and few weights, a task is a block: the weights were packed before, once for all tasks. Of few
+ * pixels and many weights, a task is some panels: it packs them for itself, for every block, so that they come out
+ * of its cache. */
 #include "ops/conv.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
@@ -54,7 +55,8 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     const size_t group_bytes =
         cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic), (size_t)plan.panels.padded * sizeof(float));
     plan.weights_bytes = cnn_size_align(cnn_size_mul(group_bytes, (size_t)plan.groups));
-    plan.by_panels = (plan.weights_bytes > MANY_WEIGHTS && pixels <= FEW_PIXELS) || plan.weights_bytes > TOO_MANY_WEIGHTS;
+    plan.by_panels =
+        (plan.weights_bytes > MANY_WEIGHTS && pixels <= FEW_PIXELS) || plan.weights_bytes > TOO_MANY_WEIGHTS;
     const int64_t panels = plan.phases * plan.groups * plan.panels.count;
     if (plan.by_panels) {
         const int64_t part = cnn_min_i64(cnn_ceil_div(panels, CNN_CONV_TASKS), MOST_PART_PANELS);
@@ -104,12 +106,12 @@ typedef struct direct_job {
     char *scratch; /* of all threads */
 } direct_job;
 
-/* ---- packing weights -------------------------------------------------------------------------------------------------- */
+/* ---- packing weights --------------------------------------------------------------------------------------------- */
 
 #define SQUARE 16 /* in channels that are turned at a time */
 
-/* to[c][o] = from[c * in_stride + o * out_stride] in rows of `row` floats, zero beyond the channels. Whichever side lies
- * closer in memory is walked innermost. */
+/* to[c][o] = from[c * in_stride + o * out_stride] in rows of `row` floats, zero beyond the channels. Whichever side
+ * lies closer in memory is walked innermost. */
 static void pack_square(const float *from, int64_t count, int64_t in_stride, int64_t channels, int64_t out_stride,
                         int64_t row, float *to)
 {
@@ -133,8 +135,8 @@ static int64_t panel_size(const direct_plan *plan, const cnn_conv_grid *grid)
     return grid->row_taps * grid->col_taps * plan->ic * plan->panels.width;
 }
 
-/* The grid's taps of one panel, for `count` in channels from `first`: to = [taps][ic][panel row], of which it writes those
- * channels. */
+/* The grid's taps of one panel, for `count` in channels from `first`: to = [taps][ic][panel row], of which it writes
+ * those channels. */
 static void pack_taps(const direct_job *job, const cnn_conv_grid *grid, int64_t group, int64_t panel, int64_t first,
                       int64_t count, float *to)
 {
@@ -149,8 +151,8 @@ static void pack_taps(const direct_job *job, const cnn_conv_grid *grid, int64_t 
                         job->in_stride, cnn_conv_panel_channels(&plan->panels, panel), job->out_stride, row, to);
 }
 
-/* to = [panels][taps][ic][panel row]. Neighbouring panels are packed together, a few in channels at a time: what they and
- * the taps share of the given weights' cache lines and pages is then read once. */
+/* to = [panels][taps][ic][panel row]. Neighbouring panels are packed together, a few in channels at a time: what
+ * they and the taps share of the given weights' cache lines and pages is then read once. */
 static void pack_panels(const direct_job *job, const cnn_conv_grid *grid, int64_t group, int64_t panel,
                         int64_t panel_end, float *to)
 {
@@ -178,12 +180,11 @@ static void pack_for_all(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_min_i64(begin + MOST_PART_PANELS, plan->panels.count);
     for (int64_t phase = 0; phase < plan->phases; phase++) {
         const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
-        pack_panels(job, &grid, group, begin, end,
-                    packed_panels(job, &grid, group) + begin * panel_size(plan, &grid));
+        pack_panels(job, &grid, group, begin, end, packed_panels(job, &grid, group) + begin * panel_size(plan, &grid));
     }
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------------------------------- */
+/* ---- tasks ------------------------------------------------------------------------------------------------------- */
 
 /* A thread's scratch memory. */
 typedef struct direct_scratch {
@@ -204,8 +205,8 @@ static direct_scratch take_scratch(const direct_job *job, int32_t thread)
 }
 
 /* Computes panels of output channels for one block of a grid's pixels; `packed` holds these panels. */
-static void compute_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid, int64_t group,
-                          int64_t index, int64_t panel, int64_t panel_end, const float *packed)
+static void compute_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid,
+                          int64_t group, int64_t index, int64_t panel, int64_t panel_end, const float *packed)
 {
     const direct_plan *plan = job->plan;
     const int64_t all = job->n * grid->h * grid->w, first = cnn_split(all, plan->blocks, index);

@@ -155,13 +155,11 @@ static void walk_on(const cnn_conv_grid *grid, walk *at, int64_t run)
     at->image++;
 }
 
-static bool inside(const cnn_conv_tap *tap, int64_t i)
-{
-    return tap->begin <= i && i < tap->end;
-}
+static bool inside(const cnn_conv_tap *tap, int64_t i) { return tap->begin <= i && i < tap->end; }
 
 /* Row `row` of the grid as the row tap sees it; the tap must lie inside. */
-static const float *src_row(const cnn_conv_grid *grid, const cnn_conv_image *src, const walk *at, const cnn_conv_tap *tap)
+static const float *src_row(const cnn_conv_grid *grid, const cnn_conv_image *src, const walk *at,
+                            const cnn_conv_tap *tap)
 {
     return src->data + (at->image * src->h + at->row * grid->src_row_step + tap->offset) * src->w * src->c;
 }

@@ -9,7 +9,6 @@
 
 #include "ops/conv.h"
 
-
 /* A tap of the kernel in its phase: grid position i reads source position i * src_step + offset, which lies inside the
  * image for begin <= i < end. Taps that never do are not listed. */
 typedef struct cnn_conv_tap {
@@ -43,7 +42,7 @@ void cnn_conv_axes_make(const cnn_conv *conv, cnn_conv_pass pass, char **cursor,
 /* One phase of both axes; its pixels are numbered over all images, rows and columns of its grid. */
 typedef struct cnn_conv_grid {
     int64_t h, w, row_origin, col_origin;
-    int64_t row_step, col_step;         /* in dst */
+    int64_t row_step, col_step; /* in dst */
     int64_t src_row_step, src_col_step;
     int64_t row_taps, col_taps;
     const cnn_conv_tap *row_tap, *col_tap;

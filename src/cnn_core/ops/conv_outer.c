@@ -1,11 +1,11 @@
-/* Backward weights of any convolution: for each tap, the outer product of source and destination channels, summed over
- * pixels.
+/* Backward weights of any convolution: for each tap, the outer product of source and destination channels, summed
+ * over pixels.
  *
- * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output channels;
- * of a kernel of one tap the other way round, since then the sums lie as the weights do. A task sums a part of the matrix
- * over a share of the pixels, block by block: of a block it packs its column channels once and visits the row channels, six
- * at a time, through pointers. Shares sum into memory of their own, which is added up in order at the end. So the cut, and
- * with it the result, depends on the shape alone. */
+ * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output
+ * channels; of a kernel of one tap the other way round, since then the sums lie as the weights do. A task sums a
+ * part of the matrix over a share of the pixels, block by block: of a block it packs its column channels once and
+ * visits the row channels, six at a time, through pointers. Shares sum into memory of their own, which is added up
+ * in order at the end. So the cut, and with it the result, depends on the shape alone. */
 #include <string.h>
 
 #include "ops/conv.h"
@@ -13,12 +13,12 @@
 #include "ops/conv_tiling.h"
 
 #define MOST_SHARES 16
-#define SHARE_PIXELS 512       /* a share smaller than this would take as long to add up */
+#define SHARE_PIXELS 512        /* a share smaller than this would take as long to add up */
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
-#define PART_BYTES (256 << 10) /* of sums that a task goes over with each block */
+#define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
 
-/* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough panels
- * read it. */
+/* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
+ * panels read it. */
 #define COPY_FROM_CHANNELS 256
 #define COPY_FROM_PANELS 3
 
@@ -30,8 +30,8 @@ typedef struct outer_plan {
     int64_t row_channels; /* per group and tap */
     cnn_conv_panels cols;
     int64_t pixels, blocks, block_pixels;
-    int64_t shares;                /* of the pixels */
-    int64_t row_parts, col_parts;  /* of the matrix */
+    int64_t shares;               /* of the pixels */
+    int64_t row_parts, col_parts; /* of the matrix */
     size_t axes_bytes, zero_bytes, sums_bytes;
     size_t row_bytes, col_bytes, patch_bytes, packed_bytes, tile_bytes; /* of one thread */
 } outer_plan;
@@ -64,14 +64,15 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.in_place = plan.pointwise && plan.shares == 1;
     plan.sums_bytes = plan.in_place ? 0 : cnn_size_mul(share_bytes, (size_t)plan.shares);
 
-    /* As many parts as make enough tasks, or as keep a part's sums in the cache. Cutting the columns costs little, but for
-     * copying the rows again; cutting the rows packs the columns again, and should leave some rows to do with them. */
+    /* As many parts as make enough tasks, or as keep a part's sums in the cache. Cutting the columns costs little,
+     * but for copying the rows again; cutting the rows packs the columns again, and should leave some rows to do
+     * with them. */
     const int64_t tiles = plan.taps * cnn_ceil_div(plan.row_channels, CNN_CONV_ROWS);
     const int64_t wanted = cnn_ceil_div(CNN_CONV_TASKS, plan.groups * plan.shares);
     const int64_t cached = cnn_ceil_div((int64_t)share_bytes / plan.groups, PART_BYTES);
     plan.col_parts = cnn_min_i64(wanted, cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1));
-    plan.row_parts = cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts),
-                                 cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), tiles / 8));
+    plan.row_parts =
+        cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts), cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), tiles / 8));
     plan.row_parts = cnn_max_i64(cnn_min_i64(plan.row_parts, tiles), 1);
 
     const size_t pixels = (size_t)plan.block_pixels, pointers = cnn_size_mul(pixels, (size_t)plan.taps);
@@ -109,7 +110,7 @@ typedef struct outer_job {
     char *scratch;
 } outer_job;
 
-/* ---- the sums of a share ---------------------------------------------------------------------------------------------- */
+/* ---- the sums of a share ----------------------------------------------------------------------------------------- */
 
 /* The sum of row 0 and the panel's first column; *stride = the distance of rows. */
 static float *panel_sums(const outer_job *job, int64_t share, int64_t group, int64_t panel, int64_t *stride)
@@ -202,7 +203,8 @@ static void copy_tile(const float *const *rows, int64_t channel, int height, int
 }
 
 /* Adds one block to the part's sums. */
-static void sum_block(const outer_job *job, outer_block *block, int64_t share, int64_t group, int64_t row_part, bool add)
+static void sum_block(const outer_job *job, outer_block *block, int64_t share, int64_t group, int64_t row_part,
+                      bool add)
 {
     const outer_plan *plan = job->plan;
     const int64_t tap_tiles = cnn_ceil_div(block->channels, CNN_CONV_ROWS), tiles = block->taps * tap_tiles;
@@ -219,7 +221,8 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
             channel = 0;
         }
         const float *cols = block->packed;
-        for (int64_t panel = block->panel; panel < block->panel_end; panel++, cols += block->pixels * plan->cols.width) {
+        for (int64_t panel = block->panel; panel < block->panel_end;
+             panel++, cols += block->pixels * plan->cols.width) {
             int64_t stride;
             float *sums = panel_sums(job, share, group, panel, &stride);
             job->call->kernels->conv.outer(height, block->pixels, rows, channel, cols,
@@ -253,7 +256,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     }
 }
 
-/* ---- diff_weights += the shares' sums, in order -------------------------------------------------------------------------- */
+/* ---- diff_weights += the shares' sums, in order ------------------------------------------------------------------ */
 
 #define PIECE 4096 /* weights in a task */
 

@@ -10,13 +10,10 @@ static inline int64_t cnn_split(int64_t total, int64_t parts, int64_t i)
     return total / parts * i + cnn_min_i64(i, total % parts);
 }
 
-static inline int64_t cnn_round_up(int64_t a, int64_t unit)
-{
-    return cnn_ceil_div(a, unit) * unit;
-}
+static inline int64_t cnn_round_up(int64_t a, int64_t unit) { return cnn_ceil_div(a, unit) * unit; }
 
-/* Output channels of a group, cut into the panels of ukernels/conv.h. Matrices are packed panel by panel, zero beyond the
- * channels; the last panel's rows are one vector long if that holds its channels. */
+/* Output channels of a group, cut into the panels of ukernels/conv.h. Matrices are packed panel by panel, zero
+ * beyond the channels; the last panel's rows are one vector long if that holds its channels. */
 typedef struct cnn_conv_panels {
     int64_t oc, lanes, width, count;
     int64_t padded; /* floats in one row of all panels */
@@ -39,10 +36,7 @@ static inline int64_t cnn_conv_panel_row(const cnn_conv_panels *panels, int64_t 
 }
 
 /* Few source channels make short inner loops: then all taps of a pixel are gathered into one row first. */
-static inline bool cnn_conv_gathers(int64_t taps, int64_t ic)
-{
-    return taps > 1 && ic < 16 && taps * ic <= 4096;
-}
+static inline bool cnn_conv_gathers(int64_t taps, int64_t ic) { return taps > 1 && ic < 16 && taps * ic <= 4096; }
 
 /* Pixels of a block whose sources, `floats` for each pixel, fill a quarter of a megabyte: a share of the second-level
  * cache. Many taps mean many pointers. */

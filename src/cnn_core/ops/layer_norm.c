@@ -4,8 +4,8 @@
  * its c, h, w are normalized, or all axes, a row is contiguous there, too, if in another order: weights and bias are
  * brought to that order. Where h, w or w alone are, src is brought to row-major, and dst back.
  *
- * Tasks are blocks of rows by segments of a row. A row of one segment is reduced and normalized in one task, while it is
- * in cache; longer rows are reduced in a pass of their own. */
+ * Tasks are blocks of rows by segments of a row. A row of one segment is reduced and normalized in one task, while it
+ * is in cache; longer rows are reduced in a pass of their own. */
 #include <string.h>
 
 #include "ops/norm.h"

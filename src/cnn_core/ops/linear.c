@@ -3,8 +3,8 @@
  * Rows are read straight from memory, but for rank-4 activations: these lie channels-last, while `in` is their last
  * logical axis, so that they are turned to row-major in the workspace, and results back.
  *
- * A convolution packs its weights. Where there are fewer rows than outputs, forward swaps the two matrices and packs the
- * rows instead: dst^T = weights src^T. */
+ * A convolution packs its weights. Where there are fewer rows than outputs, forward swaps the two matrices and packs
+ * the rows instead: dst^T = weights src^T. */
 #include "ops/check.h"
 #include "ops/conv.h"
 #include "ref/ref.h"
@@ -17,8 +17,7 @@ static cnn_status infer(cnn_node *node)
     CNN_TRY(cnn_check_working_type(node, 1, "weight"));
     CNN_TRY(cnn_check_working_type(node, 2, "bias"));
     CNN_TRY(cnn_check_rank(node, 1, "weight", 2));
-    if (input->rank < 1)
-        return cnn_fail(CNN_INVALID_VALUE, "x: got shape (), expected at least one dimension");
+    if (input->rank < 1) return cnn_fail(CNN_INVALID_VALUE, "x: got shape (), expected at least one dimension");
     if (input->dim[input->rank - 1] != weight->dim[1])
         return cnn_fail(CNN_INVALID_VALUE, "in_features: got %lld in x %s, expected %lld for weight %s",
                         (long long)input->dim[input->rank - 1], cnn_shape_text(input, input_text),
@@ -83,12 +82,9 @@ static void image_of_rows(int32_t threads, const cnn_shape *shape, const float *
     cnn_conv_transpose_images(threads, i.n, i.c, i.h * i.w, rows, image);
 }
 
-/* ---- dst^T = weights src^T ------------------------------------------------------------------------------------------- */
+/* ---- dst^T = weights src^T --------------------------------------------------------------------------------------- */
 
-static bool is_swapped(const cnn_conv *conv)
-{
-    return conv->ow < conv->oc;
-}
+static bool is_swapped(const cnn_conv *conv) { return conv->ow < conv->oc; }
 
 static cnn_conv swap(const cnn_conv *conv)
 {
@@ -140,7 +136,7 @@ static void run_swapped(const cnn_conv_call *call)
                  cnn_ceil_div(job.out, PIECE), transpose_piece, &job);
 }
 
-/* ---- passes ---------------------------------------------------------------------------------------------------------- */
+/* ---- passes ------------------------------------------------------------------------------------------------------ */
 
 static size_t forward_workspace(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads)
 {

@@ -60,13 +60,21 @@ static size_t workspace(const cnn_node *node, bool backward, int32_t threads)
     return cnn_size_add(axis_bytes(src.h, dst.h), axis_bytes(src.w, dst.w));
 }
 
+/* Source pixels per output pixel: as the user gave it, or the ratio of the sizes. Torch goes by the sizes too where they are
+ * equal, as 3 and floor(1.3 * 3). */
+static double step_of(const cnn_node *node, int k)
+{
+    const int64_t in = node->src_shape[0].dim[2 + k], out = node->dst_shape.dim[2 + k];
+    const double given = node->attributes.resize.scale[k];
+    return given > 0.0 && in != out ? given : (double)in / (double)out;
+}
+
 /* Output i copies input floor(i step). Torch computes this in float, whatever the type of the data, and so does this: where
  * i step is a whole number but for rounding, both must err to the same side. */
 static upsample_axis nearest_axis(const cnn_node *node, int k, char **cursor)
 {
     const upsample_axis axis = axis_take(node, k, cursor);
-    const double given = node->attributes.resize.scale[k];
-    const float step = given > 0.0 ? (float)given : (float)axis.in / (float)axis.out;
+    const float step = (float)step_of(node, k);
     for (int64_t i = 0; i < axis.out; i++) {
         const float position = floorf((float)i * step);
         const int64_t source = position < (float)axis.in ? (int64_t)position : axis.in - 1;
@@ -82,9 +90,8 @@ static upsample_axis nearest_axis(const cnn_node *node, int k, char **cursor)
 static upsample_axis bilinear_axis(const cnn_node *node, int k, char **cursor)
 {
     const upsample_axis axis = axis_take(node, k, cursor);
-    const double given = node->attributes.resize.scale[k];
     const bool align = node->attributes.resize.align_corners != 0;
-    double step = given > 0.0 ? given : (double)axis.in / (double)axis.out;
+    double step = step_of(node, k);
     if (align) step = axis.out > 1 ? (double)(axis.in - 1) / (double)(axis.out - 1) : 0.0;
     for (int64_t i = 0; i < axis.out; i++) {
         double position = align ? (double)i * step : ((double)i + 0.5) * step - 0.5;

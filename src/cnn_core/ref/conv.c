@@ -1,6 +1,7 @@
 #include "ref/ref.h"
 
-/* A convolution as the linear map that both operations are, one way or the other: x is the padded side, y the strided. */
+/* A convolution as the linear map that both operations are, one way or the other: x is the padded side, y the
+ * strided. */
 typedef struct conv_map {
     cnn_image x, y;
     int64_t group_ic, group_oc, kh, kw;

@@ -1,5 +1,5 @@
-/* VF_INLINE: a function that is inlined into every caller, so that its arguments which are constants there unroll its loops
- * and its small arrays of vectors live in registers. */
+/* VF_INLINE: a function that is inlined into every caller, so that its arguments which are constants there unroll
+ * its loops and its small arrays of vectors live in registers. */
 #ifndef CNN_SIMD_INLINE_H
 #define CNN_SIMD_INLINE_H
 

@@ -93,6 +93,8 @@ static void rows_are_torchs(void)
     check_row(CNN_OP_UPSAMPLE_BILINEAR, 3, 7, 1 / 2.5, 0, (const double[]){0, 0.1, 0.5, 0.9, 1.3, 1.7, 2});
     check_row(CNN_OP_UPSAMPLE_BILINEAR, 4, 1, 0, 1, (const double[]){0});
     check_row(CNN_OP_UPSAMPLE_BILINEAR, 4, 2, 0, 0, (const double[]){0.5, 2.5});
+    check_row(CNN_OP_UPSAMPLE_NEAREST, 3, 3, 1 / 1.3, 0, (const double[]){0, 1, 2});
+    check_row(CNN_OP_UPSAMPLE_BILINEAR, 3, 3, 1 / 1.3, 0, (const double[]){0, 1, 2});
     /* 49 * (2 / 98) is 1 in float, as in torch, but less in double. */
     double doubled[98];
     for (int i = 0; i < 98; i++) doubled[i] = i / 49;
@@ -134,7 +136,7 @@ static void bad_arguments_are_named(void)
     node_case c = resizing(CNN_OP_UPSAMPLE_NEAREST, 1, 3, 4, 4, 0, 8);
     node_check_refused(&c, CNN_INVALID_VALUE, "upsample_nearest: size: got (0, 8)");
     c = resizing(CNN_OP_UPSAMPLE_BILINEAR, 1, 3, 0, 4, 8, 8);
-    node_check_refused(&c, CNN_INVALID_VALUE, "upsample_bilinear: input: got shape (1, 3, 0, 4)");
+    node_check_refused(&c, CNN_INVALID_VALUE, "upsample_bilinear: x: got shape (1, 3, 0, 4)");
     c = resizing(CNN_OP_UPSAMPLE_BILINEAR, 1, 3, 4, 4, 8, 8);
     c.attributes.resize.scale[1] = -0.5;
     node_check_refused(&c, CNN_INVALID_VALUE, "upsample_bilinear: scale_factor: got a step of -0.5");
@@ -144,7 +146,7 @@ static void bad_arguments_are_named(void)
     node_check_refused(&c, CNN_INVALID_VALUE, "too large");
     c = resizing(CNN_OP_UPSAMPLE_NEAREST, 1, 3, 4, 4, 8, 8);
     c.src[0].shape.rank = 3;
-    node_check_refused(&c, CNN_INVALID_VALUE, "upsample_nearest: input: got shape (1, 3, 4), expected 4 dimensions");
+    node_check_refused(&c, CNN_INVALID_VALUE, "upsample_nearest: x: got shape (1, 3, 4), expected 4 dimensions");
 }
 
 int main(int argc, char **argv)

@@ -1,9 +1,9 @@
 /* The inner loops of convolution, transposed convolution and linear layers.
  *
- * All arithmetic is one matrix product in disguise, `pixels x channels`, cut into register tiles of CNN_CONV_ROWS rows and
- * one panel of output channels: two vectors wide, or one where the last panel has no more channels than that. Rows are
- * found through pointers, one per pixel and kernel tap ("indirection": Dukhan, "The Indirect Convolution Algorithm",
- * 2019, arXiv:1907.02129), so that strides, dilations and padding cost nothing here. */
+ * All arithmetic is one matrix product in disguise, `pixels x channels`, cut into register tiles of CNN_CONV_ROWS
+ * rows and one panel of output channels: two vectors wide, or one where the last panel has no more channels than
+ * that. Rows are found through pointers, one per pixel and kernel tap ("indirection": Dukhan, "The Indirect
+ * Convolution Algorithm", 2019, arXiv:1907.02129), so that strides, dilations and padding cost nothing here. */
 #ifndef CNN_UKERNELS_CONV_H
 #define CNN_UKERNELS_CONV_H
 
@@ -25,9 +25,9 @@ struct cnn_conv_kernels {
      * floats or is NULL. */
     void (*forward)(const cnn_conv_block *block, const float *weights, const float *bias, int64_t offset, int channels);
 
-    /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset + r] * cols[p][o] for r < height and
-     * o < channels, 1 <= height <= CNN_CONV_ROWS, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as
-     * `channels` needs. */
+    /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset + r] * cols[p][o] for r <
+     * height and o < channels, 1 <= height <= CNN_CONV_ROWS, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2
+     * vectors], as `channels` needs. */
     void (*outer)(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols, int channels,
                   bool add, int64_t stride, float *sums);
 

@@ -40,10 +40,10 @@ VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_co
     }
 }
 
-/* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. A tile of
- * few rows would wait for its own sums. */
-VF_INLINE void conv_forward_tiles(const int vectors, const cnn_conv_block *block, const float *weights, const float *bias,
-                                  int64_t offset, int channels)
+/* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. A
+ * tile of few rows would wait for its own sums. */
+VF_INLINE void conv_forward_tiles(const int vectors, const cnn_conv_block *block, const float *weights,
+                                  const float *bias, int64_t offset, int channels)
 {
     const int64_t tiles = (block->pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
     const int64_t rows = block->pixels / tiles, higher = block->pixels % tiles;
@@ -99,8 +99,8 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, int64_t pixe
         }
 }
 
-VF_INLINE void conv_outer_height(const int vectors, int height, int64_t pixels, const float *const *rows, int64_t offset,
-                                 const float *cols, int channels, bool add, int64_t stride, float *sums)
+VF_INLINE void conv_outer_height(const int vectors, int height, int64_t pixels, const float *const *rows,
+                                 int64_t offset, const float *cols, int channels, bool add, int64_t stride, float *sums)
 {
     switch (height) {
     case 6: conv_outer_tile(6, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
@@ -122,7 +122,8 @@ static void conv_outer(int height, int64_t pixels, const float *const *rows, int
 }
 
 /* Four vectors of channels at a time: as many sums in flight, and every cache line is read whole. */
-VF_INLINE void conv_sum_columns(const int vectors, int lanes, int64_t rows, const float *src, int64_t stride, float *dst)
+VF_INLINE void conv_sum_columns(const int vectors, int lanes, int64_t rows, const float *src, int64_t stride,
+                                float *dst)
 {
     vf sum[4];
     for (int v = 0; v < vectors; v++) sum[v] = vf_zero();

@@ -9,9 +9,9 @@ VF_INLINE vf depthwise_load(const float *p, const int lanes)
     return lanes == VF_WIDTH ? vf_load(p) : vf_load_tail(p, lanes);
 }
 
-VF_INLINE void depthwise_forward_tile(const int rows, const int vectors, const int lanes, const cnn_depthwise_block *block,
-                                      int64_t pixel, int64_t c, const float *weights, const float *bias,
-                                      float *const *dst)
+VF_INLINE void depthwise_forward_tile(const int rows, const int vectors, const int lanes,
+                                      const cnn_depthwise_block *block, int64_t pixel, int64_t c, const float *weights,
+                                      const float *bias, float *const *dst)
 {
     vf sum[DEPTHWISE_TILE][2];
     for (int v = 0; v < vectors; v++) {
@@ -68,9 +68,9 @@ static void depthwise_forward(const cnn_depthwise_block *block, const float *wei
     }
 }
 
-VF_INLINE void depthwise_weights_tile(const int taps, const int vectors, const int lanes, const cnn_depthwise_block *block,
-                                      int64_t tap, int64_t c, const float *diff_dst, int64_t pitch, bool add,
-                                      float *diff_weights)
+VF_INLINE void depthwise_weights_tile(const int taps, const int vectors, const int lanes,
+                                      const cnn_depthwise_block *block, int64_t tap, int64_t c, const float *diff_dst,
+                                      int64_t pitch, bool add, float *diff_weights)
 {
     vf sum[DEPTHWISE_TILE][2];
     for (int t = 0; t < taps; t++)

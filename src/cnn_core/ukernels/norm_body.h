@@ -1,7 +1,7 @@
 /* Kernels of the normalizations in the vector vocabulary; what each computes: norm.h. */
 #include "ukernels/norm.h"
 
-/* In the steps below, `lanes` is VF_WIDTH but in the last vector of a row, and `rows` NORM_ROWS or 1: constants both. */
+/* In the steps below `lanes` is VF_WIDTH but in the last vector of a row, and `rows` is NORM_ROWS or 1. */
 static inline vf norm_load(const float *p, int lanes)
 {
     return lanes == VF_WIDTH ? vf_load(p) : vf_load_tail(p, lanes);
