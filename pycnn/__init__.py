@@ -21,7 +21,7 @@ from pycnn.random import manual_seed
 if TYPE_CHECKING:
     from pycnn import callbacks, data, losses, models, optim, regularizers
     from pycnn.serialization import load_weights, save
-    from pycnn.summary import summary
+    from pycnn._summary import summary
     from pycnn.trainer import Trainer
 
 __version__ = cpu_info()["version"]
@@ -32,7 +32,7 @@ _LAZY_NAMES = {
     "Trainer": "pycnn.trainer",
     "load_weights": "pycnn.serialization",
     "save": "pycnn.serialization",
-    "summary": "pycnn.summary",
+    "summary": "pycnn._summary",
 }
 
 

@@ -73,7 +73,7 @@ def _find(name: str, size: int) -> Source:
     root = Path(name)
     if name == BUNDLED and not root.exists():
         splits = data.mnist5k()
-        return Source(name, *splits, splits.train.classes, digits, epochs=12)
+        return Source(name, *splits, splits.train.classes, digits, epochs=8)
     if not root.is_dir():
         raise FileNotFoundError(f"--data: no folder {name}, and {BUNDLED!r} is the one data set that is bundled")
     if any(root.glob("train-images-idx3-ubyte*")):

@@ -159,6 +159,7 @@ cdef extern from "cnn_core.h" nogil:
         int32_t backward
         int32_t repeat
         int32_t reference
+        int32_t direct
 
     ctypedef struct cnn_segment:
         void *weights

@@ -27,12 +27,13 @@ cdef class Runner:
     cdef readonly bint has_backward
 
     def __cinit__(self, Graph graph, list inputs, list outputs, bint backward=True, bint repeat=True, bint copy=True,
-                  bint reference=False):
+                  bint reference=False, bint winograd=True):
         cdef cnn_plan_options options
         memset(&options, 0, sizeof(options))
         options.backward = backward
         options.repeat = repeat
         options.reference = reference
+        options.direct = not winograd
         check(cnn_plan_create(graph.graph, &options, &self.plan))
         check(cnn_context_create(self.plan, &self.context))
         self.dtype = dtype_code(graph.dtype)

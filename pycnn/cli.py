@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", default="mnist5k", metavar="NAME", help=source)
     train.add_argument("--model", default="digits_cnn", metavar="NAME", help="digits_cnn (default) or lenet5")
     train.add_argument(
-        "--epochs", type=_positive, metavar="N", help="default: 12 for mnist5k, 5 for MNIST, 10 otherwise"
+        "--epochs", type=_positive, metavar="N", help="default: 8 for mnist5k, 5 for MNIST, 10 otherwise"
     )
     train.add_argument("--batch-size", type=_positive, default=_BATCH, metavar="N", help=f"default: {_BATCH}")
     train.add_argument("--lr", type=float, metavar="RATE", help="the highest learning rate; default: by optimizer")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,17 @@ from pycnn.nn import Module
 from pycnn.parameter import Array
 
 _SUFFIX = ".safetensors"
+_DTYPES = {
+    "float64": "F64",
+    "int64": "I64",
+    "float32": "F32",
+    "int32": "I32",
+    "float16": "F16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
@@ -33,11 +47,11 @@ def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] |
         path: name of the file, ending in .safetensors.
         metadata: further texts by name, kept in the file's header beside 'format' and 'pycnn_version'.
 
+    Equal weights and metadata give equal bytes.
+
     Raises:
         ValueError: another ending. TypeError: metadata that are no texts. OSError: it cannot be written.
     """
-    from safetensors.numpy import save as serialize
-
     target = check_path(path)
     if not isinstance(model, Module):
         raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
@@ -45,16 +59,35 @@ def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] |
     for name, text in texts.items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"metadata: got {name!r}: {type(text).__name__}, expected str: str")
-    content = serialize(model.state_dict(), texts)
+    header, arrays = _layout(model.state_dict(), texts)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.write(header)
+            for array in arrays:
+                file.write(array.data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _layout(state: dict[str, Array], texts: dict[str, str]) -> tuple[bytes, list[Array]]:
+    """What the file begins with, and the arrays that follow. Not by the safetensors package: its writer puts the
+    metadata in an order that changes from run to run."""
+    header: dict[str, Any] = {"__metadata__": dict(sorted(texts.items()))}
+    arrays = []
+    end = 0
+    for name, array in sorted(state.items(), key=lambda item: (-item[1].itemsize, item[0])):  # so all are aligned
+        if str(array.dtype) not in _DTYPES:
+            raise TypeError(f"model: {name} is of {array.dtype}, expected one of {', '.join(_DTYPES)}")
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": _DTYPES[str(array.dtype)], "shape": array.shape, "data_offsets": (begin, end)}
+        arrays.append(np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, arrays
 
 
 def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = True) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -64,7 +65,8 @@ class _Meter:
         self.images = 0
 
     def add(self, value: float, divisor: float, hits: tuple[int, int] | None, images: int) -> None:
-        self.total += value * divisor if self.mean else value
+        if divisor or not self.mean:  # a mean over no targets is NaN, and has no say
+            self.total += value * divisor if self.mean else value
         self.divisor += divisor
         self.images += images
         if hits is not None:
@@ -74,7 +76,8 @@ class _Meter:
 
     def logs(self, prefix: str = "") -> dict[str, float]:
         scale = self.divisor if self.mean else 1.0
-        logs = {f"{prefix}loss": self.total / scale if scale else 0.0}
+        nothing = math.nan if self.images else 0.0
+        logs = {f"{prefix}loss": self.total / scale if scale else nothing}
         if self.classifies:
             logs[f"{prefix}accuracy"] = self.hits / self.counted if self.counted else 0.0
         return logs
@@ -192,13 +195,14 @@ class Trainer:
             part_x, part_y = (x, y) if len(parts) == 1 else (x[part], y[part])
             share = 1.0
             if len(parts) > 1 and self.loss.reduction == "mean":
-                share = self.loss.divisor(part_y) / divisor if divisor else 0.0
+                share = self.loss.divisor(part_y) / divisor if divisor else 1.0
             traced = self._find_trace(purpose, part_x, part_y)
             results = traced.forward((part_x, part_y), *next_call())
             if purpose.backward:
                 upstream = np.full((), share, results[0].dtype)
                 traced.runner.backward((upstream, *[None] * (len(results) - 1)), False)
-            value += share * float(results[0])
+            if share:  # a part in which no target counts has a mean of NaN, and no say
+                value += share * float(results[0])
             found = self.loss.hits(results[1], part_y) if purpose.output else None
             if found is not None:
                 hits = found if hits is None else (hits[0] + found[0], hits[1] + found[1])

@@ -68,6 +68,32 @@ def test_other_readers_understand_it(saved):
     assert header["__metadata__"] == {"format": "pycnn", "pycnn_version": pycnn.__version__}
 
 
+def test_equal_weights_give_equal_bytes(saved):
+    model, path = saved
+    for number in range(3):
+        again = path.with_name(f"again-{number}.safetensors")
+        pycnn.save(model, again)
+        assert again.read_bytes() == path.read_bytes()
+
+
+def test_buffers_of_any_kind(tmp_path):
+    model = nn.Linear(3, 2)
+    kinds = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+    for kind in kinds:
+        model.register_buffer(kind, normal((3, 1)).astype(kind))
+    model.register_buffer("nothing", np.zeros((0, 4), np.float32))
+    path = tmp_path / "kinds.safetensors"
+    pycnn.save(model, path)
+    found = safetensors.numpy.load_file(path)
+    assert found.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert found[name].dtype == value.dtype and found[name].shape == value.shape
+        np.testing.assert_array_equal(found[name], value)
+    model.register_buffer("complex", np.zeros(2, np.complex64))
+    with raises(TypeError, "complex", "complex64", "float32"):
+        pycnn.save(model, path)
+
+
 def test_what_others_wrote_is_read(tmp_path):
     state = trained().state_dict()
     path = tmp_path / "other.safetensors"

@@ -104,6 +104,21 @@ def test_a_batch_in_parts_is_the_batch(name, reduction):
         assert_close(parts.model.state_dict()[key], want, 1e-5, name=key)
 
 
+def test_a_part_whose_targets_are_all_ignored_has_no_say():
+    x, y = stripes(16)
+    y[:8] = -100
+    whole, parts = trainer(), trainer(micro_batch_size=8)
+    assert parts.step(x, y) == pytest.approx(whole.step(x, y), rel=1e-5)
+    for key, want in whole.model.state_dict().items():
+        assert_close(parts.model.state_dict()[key], want, 1e-5, name=key)
+    assert parts.evaluate(x, y, batch_size=4) == pytest.approx(whole.evaluate(x, y), rel=1e-5)
+    y[:] = -100
+    before = weights(parts.model)
+    parts.optimizer.param_groups[0]["momentum"] = 0.0
+    assert np.isnan(parts.step(x, y)) and np.isnan(parts.evaluate(x, y)["loss"])
+    assert_same(parts.model, before)
+
+
 def test_parts_are_nearly_equal():
     train = trainer(micro_batch_size=8)
     train.step(*stripes(65))

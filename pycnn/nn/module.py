@@ -197,7 +197,7 @@ class Module:
         Args:
             input_shape: (n, c, h, w), or (c, h, w); n does not count.
         """
-        from pycnn.summary import count_macs
+        from pycnn._summary import count_macs
 
         return count_macs(self, input_shape)
 

@@ -5,19 +5,23 @@ ih) says from which input rows output row i is mixed, and B does so for columns.
 transpose,  dx = A^T dy B.
 
 `size` is (oh, ow). `scale` is (vertical, horizontal), how many times larger the output is; it defaults to the
-ratio of the sizes, from which it differs when a scale factor did not give a whole number of pixels.
+ratio of the sizes, from which it differs when a scale factor did not give a whole number of pixels. An axis whose
+size does not change is copied, whatever the scale, as in PyTorch.
 """
 
 import numpy as np
 
 
 def _source_step(length, out, scale):
+    if length == out:
+        return 1.0
     return length / out if scale is None else 1 / scale
 
 
 def _nearest_matrix(length, out, scale, dtype):
-    """Output pixel i copies input pixel floor(i * step)."""
-    source = np.floor(np.arange(out) * _source_step(length, out, scale)).astype(int)
+    """Output pixel i copies input pixel floor(i * step), computed in float32: so does PyTorch, for any dtype."""
+    step = np.float32(_source_step(length, out, scale))
+    source = np.floor(np.arange(out, dtype=np.float32) * step).astype(int)
     matrix = np.zeros((out, length), dtype)
     matrix[np.arange(out), np.minimum(source, length - 1)] = 1
     return matrix

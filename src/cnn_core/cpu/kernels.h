@@ -12,12 +12,14 @@
 #include "ukernels/pool.h"
 #include "ukernels/softmax.h"
 #include "ukernels/update.h"
+#include "ukernels/winograd.h"
 
 typedef struct cnn_kernels {
     const char *isa;
     int width; /* floats in a vector */
     struct cnn_conv_kernels conv;
     struct cnn_depthwise_kernels depthwise;
+    struct cnn_winograd_kernels winograd;
     struct cnn_norm_kernels norm;
     struct cnn_activation_kernels activation;
     struct cnn_softmax_kernels softmax;

@@ -196,6 +196,7 @@ static void clear_offsets(cnn_plan *plan)
 static cnn_status fill_plan(cnn_plan *plan, const cnn_graph *graph)
 {
     CNN_TRY(copy_graph(graph, &plan->graph));
+    for (int32_t s = 0; s < graph->num_steps; s++) plan->graph.steps[s].node.direct = plan->options.direct != 0;
     plan->values = calloc((size_t)graph->num_values + 1, sizeof *plan->values);
     plan->steps = calloc((size_t)graph->num_steps + 1, sizeof *plan->steps);
     bool *needed = calloc((size_t)graph->num_values + 1, sizeof *needed);

@@ -218,6 +218,7 @@ typedef struct cnn_plan_options {
     int32_t backward;  /* plan for backward too */
     int32_t repeat;    /* allow several backward calls after one forward: what backward reads is never overwritten */
     int32_t reference; /* run the scalar reference of every operation */
+    int32_t direct;    /* no Winograd convolution: slower, with smaller rounding errors */
 } cnn_plan_options;
 
 /* Copies what it needs: the graph may be freed. */

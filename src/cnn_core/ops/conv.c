@@ -6,7 +6,8 @@
 /* ---- algorithms -------------------------------------------------------------------------------------------------- */
 
 /* Best first; the last two suit everything. */
-static const cnn_conv_algorithm *const algorithms[] = {&cnn_conv_depthwise, &cnn_conv_outer, &cnn_conv_direct};
+static const cnn_conv_algorithm *const algorithms[] = {&cnn_conv_depthwise, &cnn_conv_winograd, &cnn_conv_outer,
+                                                     &cnn_conv_direct};
 
 static const cnn_conv_algorithm *choose(const cnn_conv *conv, cnn_conv_pass pass)
 {
@@ -43,8 +44,8 @@ static cnn_status check_sizes(const char *name, int32_t count, const int64_t *si
     return CNN_OK;
 }
 
-/* What both directions ask of their sources and attributes. */
-static cnn_status check_common(const cnn_node *node)
+/* What both directions ask of their sources and attributes; `rows` is what the first axis of weight counts. */
+static cnn_status check_common(const cnn_node *node, const char *rows)
 {
     const cnn_attributes *a = &node->attributes;
     const cnn_shape *input = &node->src_shape[0], *weight = &node->src_shape[1];
@@ -67,8 +68,8 @@ static cnn_status check_common(const cnn_node *node)
     if (a->conv.groups < 1)
         return cnn_fail(CNN_INVALID_VALUE, "groups: got %lld, expected 1 or more", (long long)a->conv.groups);
     if (weight->dim[0] % a->conv.groups != 0)
-        return cnn_fail(CNN_INVALID_VALUE, "groups: got %lld, expected a divisor of the %lld rows of weight %s",
-                        (long long)a->conv.groups, (long long)weight->dim[0], cnn_shape_text(weight, text));
+        return cnn_fail(CNN_INVALID_VALUE, "groups: got %lld, expected a divisor of %s = %lld",
+                        (long long)a->conv.groups, rows, (long long)weight->dim[0]);
     return CNN_OK;
 }
 
@@ -85,7 +86,7 @@ static cnn_status check_in_channels(const cnn_node *node, int64_t expected)
 
 static cnn_status infer_conv2d(cnn_node *node)
 {
-    CNN_TRY(check_common(node));
+    CNN_TRY(check_common(node, "out_channels"));
     const cnn_attributes *a = &node->attributes;
     const cnn_shape *input = &node->src_shape[0], *weight = &node->src_shape[1];
     CNN_TRY(check_in_channels(node, weight->dim[1] * a->conv.groups));
@@ -111,7 +112,7 @@ static cnn_status infer_conv2d(cnn_node *node)
 
 static cnn_status infer_conv_transpose2d(cnn_node *node)
 {
-    CNN_TRY(check_common(node));
+    CNN_TRY(check_common(node, "in_channels"));
     const cnn_attributes *a = &node->attributes;
     const cnn_shape *input = &node->src_shape[0], *weight = &node->src_shape[1];
     CNN_TRY(check_in_channels(node, weight->dim[0]));
@@ -162,6 +163,7 @@ static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, con
         .stride = {a->conv.stride[0], a->conv.stride[1]},
         .dilation = {a->conv.dilation[0], a->conv.dilation[1]},
         .padding = {a->conv.padding[0], a->conv.padding[1]},
+        .direct = node->direct,
     };
     int64_t stride[CNN_MAX_RANK];
     cnn_shape_strides(weights, !node->row_major[1], stride);

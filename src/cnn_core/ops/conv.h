@@ -21,6 +21,7 @@ typedef struct cnn_conv {
     int64_t kh, kw;
     int64_t stride[2], dilation[2], padding[2]; /* rows, columns; top, left */
     int64_t weights_stride[4];                  /* in elements, of (oc, ic / groups, kh, kw) */
+    bool direct;                                /* Winograd is not wanted */
 } cnn_conv;
 
 typedef enum cnn_conv_pass { CNN_CONV_FORWARD, CNN_CONV_BACKWARD_DATA, CNN_CONV_BACKWARD_WEIGHTS } cnn_conv_pass;
@@ -45,6 +46,7 @@ typedef struct cnn_conv_algorithm {
 } cnn_conv_algorithm;
 
 extern const cnn_conv_algorithm cnn_conv_depthwise; /* one filter a channel; all passes (conv_depthwise.c) */
+extern const cnn_conv_algorithm cnn_conv_winograd;  /* 3x3 of stride 1; all passes (conv_winograd.c) */
 extern const cnn_conv_algorithm cnn_conv_direct;    /* any forward or backward data (conv_direct.c) */
 extern const cnn_conv_algorithm cnn_conv_outer;     /* any backward weights (conv_outer.c) */
 

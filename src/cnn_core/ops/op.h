@@ -19,6 +19,7 @@ typedef struct cnn_node {
     bool row_major[CNN_MAX_SOURCES]; /* a parameter or state: row-major even at rank 4 */
     bool wanted[CNN_MAX_SOURCES];    /* backward: the gradient of this source is needed (set when planned) */
     cnn_shape dst_shape;
+    bool direct; /* no Winograd convolution (set when planned) */
     uint64_t id; /* the operation's number in its graph: its stream of random numbers */
 } cnn_node;
 

@@ -341,7 +341,7 @@ static void refuses_sources_that_do_not_fit(void)
          {4, {6, 4, 3, 3}},
          {1, {6}},
          4,
-         "groups: got 4, expected a divisor of the 6"},
+         "groups: got 4, expected a divisor of out_channels = 6"},
         {CNN_OP_CONV2D, {4, {1, 4, 5, 5}}, {4, {6, 4, 3, 3}}, {1, {5}}, 1, "bias: got shape (5,), expected (6,)"},
         {CNN_OP_CONV2D, {4, {1, 4, 5, 5}}, {4, {0, 4, 3, 3}}, {1, {0}}, 1, "weight: got shape (0, 4, 3, 3)"},
         {CNN_OP_CONV_TRANSPOSE2D, {4, {1, 5, 5, 5}}, {4, {6, 4, 3, 3}}, {1, {4}}, 1, "in_channels: got 5"},
@@ -351,7 +351,12 @@ static void refuses_sources_that_do_not_fit(void)
          {1, {6}},
          2,
          "bias: got shape (6,), expected (8,)"},
-        {CNN_OP_CONV_TRANSPOSE2D, {4, {1, 6, 5, 5}}, {4, {6, 4, 3, 3}}, {1, {4}}, 4, "groups: got 4"},
+        {CNN_OP_CONV_TRANSPOSE2D,
+         {4, {1, 6, 5, 5}},
+         {4, {6, 4, 3, 3}},
+         {1, {4}},
+         4,
+         "groups: got 4, expected a divisor of in_channels = 6"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const node_case node = {

@@ -19,12 +19,14 @@
 #include "ukernels/pool_body.h"
 #include "ukernels/softmax_body.h"
 #include "ukernels/update_body.h"
+#include "ukernels/winograd_body.h"
 
 const cnn_kernels CNN_PASTE(cnn_kernels_, CNN_ISA) = {
     .isa = CNN_STRING(CNN_ISA),
     .width = VF_WIDTH,
     .conv = CNN_KERNELS_CONV,
     .depthwise = CNN_KERNELS_DEPTHWISE,
+    .winograd = CNN_KERNELS_WINOGRAD,
     .norm = CNN_KERNELS_NORM,
     .activation = CNN_KERNELS_ACTIVATION,
     .softmax = CNN_KERNELS_SOFTMAX,

@@ -1,0 +1,393 @@
+/* 3x3 convolutions of stride 1 by Winograd F(4x4, 3x3): 36 products for 16 results in place of 144.
+ *
+ * Forward and backward data are one pass: backward data is forward over the gradient, with the weights turned around. A
+ * block of tiles is transformed into 36 planes (V); each plane is multiplied by its plane of transformed weights (U), one
+ * panel of output channels at a time; the products (M) are transformed back. V and M of a block stay in the second-level
+ * cache.
+ *
+ * The gradient of the weights sums over tiles, in the transformed domain: 36 outer products. Tiles are taken in chunks;
+ * for each chunk all tiles are transformed, then every plane adds its products to its sums, which stay in cache. */
+#include "ops/conv.h"
+#include "ops/conv_tiling.h"
+
+#define PLANES CNN_WINOGRAD_PLANES
+#define TILE 4   /* results along an axis */
+#define WINDOW 6 /* sources of a tile along an axis */
+
+/* The tiles of a pass: a dst image in steps of TILE, and the src pixels that each sees. */
+typedef struct winograd_tiles {
+    int64_t rows, cols, count; /* of one image, one row of tiles; of all images */
+    int64_t src_h, src_w, dst_h, dst_w;
+    int64_t top, left;         /* a tile's window begins so much before its results */
+    int64_t ic, oc;            /* of src, of dst */
+} winograd_tiles;
+
+static winograd_tiles tiles_of(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    winograd_tiles t = {0, 0, 0, conv->ih, conv->iw, conv->oh, conv->ow, conv->padding[0], conv->padding[1], conv->ic,
+                        conv->oc};
+    if (pass == CNN_CONV_BACKWARD_DATA)
+        t = (winograd_tiles){0, 0, 0, conv->oh, conv->ow, conv->ih, conv->iw, 2 - conv->padding[0],
+                             2 - conv->padding[1], conv->oc, conv->ic};
+    t.rows = cnn_ceil_div(t.dst_h, TILE);
+    t.cols = cnn_ceil_div(t.dst_w, TILE);
+    t.count = conv->n * t.rows * t.cols;
+    return t;
+}
+
+/* Whether it pays, in products of one channel pair: 36 a tile, the transforms of src and dst (some 200 operations and as
+ * many bytes a tile and channel), and the weights', against 9 a pixel. */
+static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    if (conv->kh != 3 || conv->kw != 3 || conv->groups != 1 || conv->stride[0] != 1 || conv->stride[1] != 1 ||
+        conv->dilation[0] != 1 || conv->dilation[1] != 1 || conv->direct)
+        return false;
+    const winograd_tiles t = tiles_of(conv, pass);
+    if (t.ic < 16 || t.oc < 16) return false;
+    const double pairs = (double)t.ic * (double)t.oc, tiles = (double)t.count;
+    const double direct = (double)conv->n * (double)t.dst_h * (double)t.dst_w * 9.0 * pairs;
+    const double winograd = tiles * PLANES * pairs + tiles * 350.0 * (double)(t.ic + t.oc) + 200.0 * pairs;
+    return winograd < 0.9 * direct;
+}
+
+/* The pixels that a tile's window sees; `zero` outside the image. */
+static void locate_window(const winograd_tiles *t, const float *src, int64_t channels, const float *zero, int64_t tile,
+                          const float *pixel[WINDOW * WINDOW])
+{
+    const int64_t image = tile / (t->rows * t->cols), row = tile / t->cols % t->rows, col = tile % t->cols;
+    for (int64_t r = 0; r < WINDOW; r++) {
+        const int64_t y = row * TILE + r - t->top;
+        for (int64_t s = 0; s < WINDOW; s++) {
+            const int64_t x = col * TILE + s - t->left;
+            const bool inside = y >= 0 && y < t->src_h && x >= 0 && x < t->src_w;
+            pixel[WINDOW * r + s] = inside ? src + ((image * t->src_h + y) * t->src_w + x) * channels : zero;
+        }
+    }
+}
+
+/* Where a tile's results lie. */
+typedef struct winograd_results {
+    int64_t first;  /* its first pixel */
+    int rows, cols; /* how many of them lie inside the image */
+} winograd_results;
+
+static winograd_results locate_results(const winograd_tiles *t, int64_t tile)
+{
+    const int64_t image = tile / (t->rows * t->cols), row = tile / t->cols % t->rows, col = tile % t->cols;
+    return (winograd_results){
+        .first = (image * t->dst_h + row * TILE) * t->dst_w + col * TILE,
+        .rows = (int)cnn_min_i64(TILE, t->dst_h - row * TILE),
+        .cols = (int)cnn_min_i64(TILE, t->dst_w - col * TILE),
+    };
+}
+
+static size_t planes_bytes(int64_t rows, int64_t cols)
+{
+    return cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)rows, (size_t)cols), PLANES * sizeof(float)));
+}
+
+/* ---- forward and backward data ----------------------------------------------------------------------------------- */
+
+typedef struct pass_plan {
+    winograd_tiles tiles;
+    cnn_conv_panels panels;
+    int64_t blocks, block_tiles, parts;
+    size_t zero_bytes, weights_bytes;
+    size_t src_bytes, product_bytes, pointer_bytes; /* of one thread */
+} pass_plan;
+
+#define BLOCK_BYTES (640 << 10) /* of V and M */
+#define LEAST_TASKS 8
+
+static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    pass_plan plan = {.tiles = tiles_of(conv, pass)};
+    const winograd_tiles *t = &plan.tiles;
+    plan.panels = cnn_conv_panels_of(t->oc, kernels);
+    const int64_t fitting = BLOCK_BYTES / (PLANES * (int64_t)sizeof(float)) / (t->ic + plan.panels.width);
+    const int64_t most = cnn_min_i64(cnn_max_i64(fitting, 12), 96);
+    plan.blocks = cnn_ceil_div(t->count, most);
+    plan.block_tiles = cnn_ceil_div(t->count, plan.blocks);
+    plan.parts = cnn_min_i64(plan.panels.count, cnn_ceil_div(LEAST_TASKS, plan.blocks));
+    plan.zero_bytes = cnn_float_bytes(t->ic);
+    plan.weights_bytes = planes_bytes(t->ic, plan.panels.padded);
+    plan.src_bytes = planes_bytes(plan.block_tiles, t->ic);
+    plan.product_bytes = planes_bytes(plan.block_tiles, plan.panels.width);
+    plan.pointer_bytes = cnn_size_align((size_t)plan.block_tiles * PLANES * sizeof(float *));
+    return plan;
+}
+
+static size_t pass_thread_bytes(const pass_plan *plan)
+{
+    return plan->src_bytes + plan->product_bytes + 2 * plan->pointer_bytes;
+}
+
+typedef struct pass_job {
+    const pass_plan *plan;
+    const cnn_conv_call *call;
+    int64_t out_stride, in_stride, row_stride, col_stride; /* of the weights, as the pass sees them */
+    bool turned;                                           /* backward data reads the kernel from its other end */
+    const float *src, *zero;
+    float *weights; /* U: [panels][PLANES][ic][panel row] */
+    char *scratch;
+} pass_job;
+
+#define WEIGHTS_PER_TASK 32 /* in channels */
+
+static void transform_weights(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const pass_job *job = arg;
+    const cnn_conv_panels *panels = &job->plan->panels;
+    const int64_t ic = job->plan->tiles.ic, chunks = cnn_ceil_div(ic, WEIGHTS_PER_TASK);
+    const int64_t panel = task / chunks, first = task % chunks * WEIGHTS_PER_TASK;
+    const int64_t channels = cnn_conv_panel_channels(panels, panel), row = cnn_conv_panel_row(panels, panel);
+    const float *from = job->call->weights + panel * panels->width * job->out_stride;
+    float *to = job->weights + panel * panels->width * ic * PLANES;
+    float g[9 * 64] = {0};
+    for (int64_t c = first; c < cnn_min_i64(first + WEIGHTS_PER_TASK, ic); c++) {
+        for (int64_t o = 0; o < channels; o++)
+            for (int64_t k = 0; k < 9; k++) {
+                const int64_t tap = job->turned ? 8 - k : k;
+                g[k * row + o] = from[o * job->out_stride + c * job->in_stride + tap / 3 * job->row_stride +
+                                      tap % 3 * job->col_stride];
+            }
+        job->call->kernels->winograd.weights(g, row, to + c * row, ic * row);
+    }
+}
+
+/* V of a block, and pointers to its rows: [PLANES][tiles]. */
+static void transform_block(const pass_job *job, int64_t first, int64_t count, float *v, const float **rows)
+{
+    const winograd_tiles *t = &job->plan->tiles;
+    const int64_t plane = job->plan->block_tiles * t->ic;
+    for (int64_t i = 0; i < count; i++) {
+        const float *pixel[WINDOW * WINDOW];
+        locate_window(t, job->src, t->ic, job->zero, first + i, pixel);
+        job->call->kernels->winograd.src(pixel, t->ic, v + i * t->ic, plane);
+    }
+    for (int64_t p = 0; p < PLANES; p++)
+        for (int64_t i = 0; i < count; i++) rows[p * count + i] = v + p * plane + i * t->ic;
+}
+
+static void store_block(const pass_job *job, int64_t first, int64_t count, int64_t panel, const float *m)
+{
+    const winograd_tiles *t = &job->plan->tiles;
+    const cnn_conv_panels *panels = &job->plan->panels;
+    const int64_t channel = panel * panels->width, row = cnn_conv_panel_row(panels, panel);
+    const float *bias = job->call->bias == NULL ? NULL : job->call->bias + channel;
+    for (int64_t i = 0; i < count; i++) {
+        const winograd_results results = locate_results(t, first + i);
+        job->call->kernels->winograd.dst(m + i * row, job->plan->block_tiles * row,
+                                         (int)cnn_conv_panel_channels(panels, panel), bias, results.rows, results.cols,
+                                         job->call->out + results.first * t->oc + channel, t->dst_w * t->oc, t->oc);
+    }
+}
+
+static void run_block(void *arg, int64_t task, int32_t thread)
+{
+    const pass_job *job = arg;
+    const pass_plan *plan = job->plan;
+    const int64_t ic = plan->tiles.ic, index = task / plan->parts, part = task % plan->parts;
+    const int64_t first = cnn_split(plan->tiles.count, plan->blocks, index);
+    const int64_t count = cnn_split(plan->tiles.count, plan->blocks, index + 1) - first;
+    char *cursor = job->scratch + (size_t)thread * pass_thread_bytes(plan);
+    float *v = cnn_take(&cursor, plan->src_bytes), *m = cnn_take(&cursor, plan->product_bytes);
+    const float **rows = cnn_take(&cursor, plan->pointer_bytes);
+    float **products = cnn_take(&cursor, plan->pointer_bytes);
+    transform_block(job, first, count, v, rows);
+
+    const int64_t end = cnn_split(plan->panels.count, plan->parts, part + 1);
+    for (int64_t panel = cnn_split(plan->panels.count, plan->parts, part); panel < end; panel++) {
+        const int64_t row = cnn_conv_panel_row(&plan->panels, panel);
+        const float *u = job->weights + panel * plan->panels.width * ic * PLANES;
+        for (int64_t p = 0; p < PLANES; p++) {
+            for (int64_t i = 0; i < count; i++) products[i] = m + (p * plan->block_tiles + i) * row;
+            const cnn_conv_block block = {
+                .pixels = count, .taps = 1, .ic = ic, .src = rows + p * count, .dst = products};
+            job->call->kernels->conv.forward(&block, u + p * ic * row, NULL, 0, (int)row);
+        }
+        store_block(job, first, count, panel, m);
+    }
+}
+
+static void run_pass(const cnn_conv_call *call)
+{
+    const cnn_conv *conv = call->conv;
+    const bool back = call->pass == CNN_CONV_BACKWARD_DATA;
+    const pass_plan plan = plan_pass(conv, call->pass, call->kernels);
+    char *cursor = call->workspace;
+    pass_job job = {
+        .plan = &plan,
+        .call = call,
+        .out_stride = conv->weights_stride[back ? 1 : 0],
+        .in_stride = conv->weights_stride[back ? 0 : 1],
+        .row_stride = conv->weights_stride[2],
+        .col_stride = conv->weights_stride[3],
+        .turned = back,
+        .src = back ? call->y : call->x,
+    };
+    float *zero = cnn_take(&cursor, plan.zero_bytes);
+    for (int64_t c = 0; c < plan.tiles.ic; c++) zero[c] = 0.0f;
+    job.zero = zero;
+    job.weights = cnn_take(&cursor, plan.weights_bytes);
+    job.scratch = cursor;
+    const double pairs = (double)plan.tiles.ic * (double)plan.tiles.oc;
+    cnn_parallel(cnn_useful_threads(call->threads, 10.0 * pairs),
+                 plan.panels.count * cnn_ceil_div(plan.tiles.ic, WEIGHTS_PER_TASK), transform_weights, &job);
+    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(conv, call->kernels) / 3.0), plan.blocks * plan.parts,
+                 run_block, &job);
+}
+
+/* ---- the gradient of the weights --------------------------------------------------------------------------------- */
+
+typedef struct gradient_plan {
+    winograd_tiles tiles;
+    cnn_conv_panels panels;
+    int64_t chunks, chunk_tiles;
+    size_t zero_bytes, src_bytes, diff_bytes, sums_bytes;
+    size_t pointer_bytes, filter_bytes; /* of one thread */
+} gradient_plan;
+
+#define CHUNK_BYTES (6 << 20) /* of both transformed images: a share of the last-level cache */
+
+static gradient_plan plan_gradient(const cnn_conv *conv, const cnn_kernels *kernels)
+{
+    gradient_plan plan = {.tiles = tiles_of(conv, CNN_CONV_BACKWARD_WEIGHTS)};
+    const winograd_tiles *t = &plan.tiles;
+    plan.panels = cnn_conv_panels_of(t->oc, kernels);
+    const int64_t fitting = CHUNK_BYTES / (PLANES * (int64_t)sizeof(float)) / (t->ic + plan.panels.padded);
+    plan.chunks = cnn_ceil_div(t->count, cnn_max_i64(fitting, 48));
+    plan.chunk_tiles = cnn_ceil_div(t->count, plan.chunks);
+    plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
+    plan.src_bytes = planes_bytes(plan.chunk_tiles, t->ic);
+    plan.diff_bytes = planes_bytes(plan.chunk_tiles, plan.panels.padded);
+    plan.sums_bytes = planes_bytes(t->ic, plan.panels.padded);
+    plan.pointer_bytes = cnn_size_align((size_t)plan.chunk_tiles * sizeof(float *));
+    plan.filter_bytes = cnn_float_bytes(9 * plan.panels.padded);
+    return plan;
+}
+
+typedef struct gradient_job {
+    const gradient_plan *plan;
+    const cnn_conv_call *call;
+    int64_t first, count; /* tiles of the chunk */
+    const float *zero;
+    float *src, *diff; /* [PLANES][tiles][ic] and [PLANES][panels][tiles][panel row] */
+    float *sums;       /* [PLANES][ic][padded oc] */
+    char *scratch;
+} gradient_job;
+
+#define TILES_PER_TASK 8
+
+static void transform_tiles(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const gradient_job *job = arg;
+    const winograd_tiles *t = &job->plan->tiles;
+    const cnn_conv_panels *panels = &job->plan->panels;
+    const struct cnn_winograd_kernels *kernels = &job->call->kernels->winograd;
+    const int64_t end = cnn_min_i64((task + 1) * TILES_PER_TASK, job->count);
+    const int64_t last = panels->count - 1, last_row = cnn_conv_panel_row(panels, last);
+    const int64_t wide = last_row == panels->width ? t->oc : last * panels->width; /* channels in wide panels */
+    for (int64_t i = task * TILES_PER_TASK; i < end; i++) {
+        const float *window[WINDOW * WINDOW], *pixel[TILE * TILE];
+        locate_window(t, job->call->x, t->ic, job->zero, job->first + i, window);
+        kernels->src(window, t->ic, job->src + i * t->ic, job->count * t->ic);
+        const winograd_results results = locate_results(t, job->first + i);
+        for (int r = 0; r < TILE; r++)
+            for (int s = 0; s < TILE; s++) {
+                const bool inside = r < results.rows && s < results.cols;
+                pixel[TILE * r + s] =
+                    inside ? job->call->y + (results.first + r * t->dst_w + s) * t->oc : job->zero;
+            }
+        const int64_t plane = job->count * panels->padded;
+        kernels->diff_dst(pixel, wide, job->diff + i * panels->width, plane, job->count * panels->width);
+        if (wide == t->oc) continue;
+        for (int p = 0; p < TILE * TILE; p++) pixel[p] += wide;
+        kernels->diff_dst(pixel, t->oc - wide, job->diff + job->count * wide + i * last_row, plane, 0);
+    }
+}
+
+static void multiply_plane(void *arg, int64_t task, int32_t thread)
+{
+    const gradient_job *job = arg;
+    const gradient_plan *plan = job->plan;
+    const int64_t ic = plan->tiles.ic, padded = plan->panels.padded;
+    char *cursor = job->scratch + (size_t)thread * (plan->pointer_bytes + plan->filter_bytes);
+    const float **rows = cnn_take(&cursor, plan->pointer_bytes);
+    for (int64_t i = 0; i < job->count; i++) rows[i] = job->src + (task * job->count + i) * ic;
+    float *sums = job->sums + task * ic * padded;
+    const float *diff = job->diff + task * job->count * padded;
+    const int64_t parts = cnn_ceil_div(ic, CNN_CONV_ROWS);
+    for (int64_t panel = 0; panel < plan->panels.count; panel++) {
+        const float *cols = diff + job->count * panel * plan->panels.width;
+        for (int64_t part = 0; part < parts; part++) {
+            const int64_t c = cnn_split(ic, parts, part);
+            job->call->kernels->conv.outer((int)(cnn_split(ic, parts, part + 1) - c), job->count, rows, c, cols,
+                                           (int)cnn_conv_panel_channels(&plan->panels, panel), job->first > 0, padded,
+                                           sums + c * padded + panel * plan->panels.width);
+        }
+    }
+}
+
+static void add_filters(void *arg, int64_t task, int32_t thread)
+{
+    const gradient_job *job = arg;
+    const gradient_plan *plan = job->plan;
+    const int64_t ic = plan->tiles.ic, oc = plan->tiles.oc, padded = plan->panels.padded;
+    const int64_t *stride = job->call->conv->weights_stride;
+    char *cursor = job->scratch + (size_t)thread * (plan->pointer_bytes + plan->filter_bytes) + plan->pointer_bytes;
+    float *g = cnn_take(&cursor, plan->filter_bytes);
+    job->call->kernels->winograd.diff_weights(job->sums + task * padded, ic * padded, oc, g);
+    float *out = job->call->out + task * stride[1];
+    for (int64_t o = 0; o < oc; o++)
+        for (int64_t k = 0; k < 9; k++) out[o * stride[0] + k / 3 * stride[2] + k % 3 * stride[3]] += g[k * oc + o];
+}
+
+static void run_gradient(const cnn_conv_call *call)
+{
+    const gradient_plan plan = plan_gradient(call->conv, call->kernels);
+    char *cursor = call->workspace;
+    gradient_job job = {.plan = &plan, .call = call};
+    float *zero = cnn_take(&cursor, plan.zero_bytes);
+    for (size_t i = 0; i < plan.zero_bytes / sizeof(float); i++) zero[i] = 0.0f;
+    job.zero = zero;
+    job.src = cnn_take(&cursor, plan.src_bytes);
+    job.diff = cnn_take(&cursor, plan.diff_bytes);
+    job.sums = cnn_take(&cursor, plan.sums_bytes);
+    job.scratch = cursor;
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);
+    for (int64_t chunk = 0; chunk < plan.chunks; chunk++) {
+        job.first = cnn_split(plan.tiles.count, plan.chunks, chunk);
+        job.count = cnn_split(plan.tiles.count, plan.chunks, chunk + 1) - job.first;
+        cnn_parallel(threads, cnn_ceil_div(job.count, TILES_PER_TASK), transform_tiles, &job);
+        cnn_parallel(threads, PLANES, multiply_plane, &job);
+    }
+    cnn_parallel(threads, plan.tiles.ic, add_filters, &job);
+}
+
+/* ---- both -------------------------------------------------------------------------------------------------------- */
+
+static size_t winograd_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
+{
+    if (pass == CNN_CONV_BACKWARD_WEIGHTS) {
+        const gradient_plan plan = plan_gradient(conv, kernels);
+        size_t bytes = cnn_size_add(plan.zero_bytes, plan.src_bytes);
+        bytes = cnn_size_add(bytes, cnn_size_add(plan.diff_bytes, plan.sums_bytes));
+        return cnn_size_add(bytes, cnn_size_mul(plan.pointer_bytes + plan.filter_bytes, (size_t)threads));
+    }
+    const pass_plan plan = plan_pass(conv, pass, kernels);
+    return cnn_size_add(cnn_size_add(plan.zero_bytes, plan.weights_bytes),
+                        cnn_size_mul(pass_thread_bytes(&plan), (size_t)threads));
+}
+
+static void run_winograd(const cnn_conv_call *call)
+{
+    if (call->pass == CNN_CONV_BACKWARD_WEIGHTS)
+        run_gradient(call);
+    else
+        run_pass(call);
+}
+
+const cnn_conv_algorithm cnn_conv_winograd = {"winograd", winograd_suits, winograd_workspace, run_winograd};

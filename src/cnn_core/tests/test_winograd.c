@@ -1,0 +1,186 @@
+/* Winograd convolution: its error bound against float64, beside direct's; that it is what runs; edges of every kind. */
+#include <stdlib.h>
+
+#include "ops/conv.h"
+#include "tests/test.h"
+
+typedef struct shape_case {
+    int64_t n, ic, h, w, oc, padding[4];
+} shape_case;
+
+/* x, weights, bias, dy; then y, dx, dweights. Float or double. */
+enum { X, WEIGHTS, BIAS, DY, Y, DX, DWEIGHTS, TENSORS };
+
+typedef struct problem {
+    cnn_dtype dtype;
+    size_t count[TENSORS];
+    void *data[TENSORS];
+    cnn_shape x, weights, bias;
+    cnn_attributes attributes;
+} problem;
+
+static double get(const problem *p, int tensor, size_t i)
+{
+    return p->dtype == CNN_FLOAT64 ? ((double *)p->data[tensor])[i] : (double)((float *)p->data[tensor])[i];
+}
+
+static void set(problem *p, int tensor, size_t i, double value)
+{
+    if (p->dtype == CNN_FLOAT64)
+        ((double *)p->data[tensor])[i] = value;
+    else
+        ((float *)p->data[tensor])[i] = (float)value;
+}
+
+static void release(problem *p)
+{
+    for (int t = 0; t < TENSORS; t++) free(p->data[t]);
+}
+
+static problem make(cnn_dtype dtype, const shape_case *c)
+{
+    const int64_t oh = c->h + c->padding[0] + c->padding[2] - 2, ow = c->w + c->padding[1] + c->padding[3] - 2;
+    problem p = {.dtype = dtype,
+                 .x = {4, {c->n, c->ic, c->h, c->w}},
+                 .weights = {4, {c->oc, c->ic, 3, 3}},
+                 .bias = {1, {c->oc}},
+                 .attributes = {.conv = {.stride = {1, 1}, .dilation = {1, 1}, .groups = 1}}};
+    for (int i = 0; i < 4; i++) p.attributes.conv.padding[i] = c->padding[i];
+    const size_t x = (size_t)cnn_shape_count(&p.x), w = (size_t)cnn_shape_count(&p.weights);
+    const size_t y = (size_t)(c->n * c->oc * oh * ow);
+    const size_t count[TENSORS] = {x, w, (size_t)c->oc, y, y, x, w};
+    static const uint64_t stream[TENSORS] = {1, 2, 3, 4, 0, 0, 0};
+    for (int t = 0; t < TENSORS; t++) {
+        p.count[t] = count[t];
+        p.data[t] = malloc(count[t] * cnn_dtype_bytes(dtype));
+        if (p.data[t] == NULL) abort();
+        /* The same numbers in both types: made in float. What is written is poisoned, what is added to is zero. */
+        float *numbers = malloc(count[t] * sizeof *numbers);
+        if (numbers == NULL || cnn_fill_normal(CNN_FLOAT32, (int64_t)count[t], numbers, 0.0, 1.0, 7, stream[t]) != CNN_OK)
+            abort();
+        for (size_t i = 0; i < count[t]; i++) set(&p, t, i, t < Y ? (double)numbers[i] : (t == DWEIGHTS ? 0.0 : (double)NAN));
+        free(numbers);
+    }
+    return p;
+}
+
+static bool run(problem *p, bool direct)
+{
+    cnn_graph *graph = NULL;
+    cnn_plan *plan = NULL;
+    cnn_context *context = NULL;
+    cnn_value source[3], y;
+    const cnn_plan_options options = {.backward = 1, .direct = direct};
+    const bool ok =
+        cnn_graph_create(p->dtype, &graph) == CNN_OK &&
+        cnn_graph_input(graph, p->dtype, &p->x, &source[0]) == CNN_OK &&
+        cnn_graph_parameter(graph, &p->weights, &source[1]) == CNN_OK &&
+        cnn_graph_parameter(graph, &p->bias, &source[2]) == CNN_OK &&
+        cnn_graph_require_gradient(graph, source[0]) == CNN_OK &&
+        cnn_graph_require_gradient(graph, source[1]) == CNN_OK &&
+        cnn_graph_apply(graph, CNN_OP_CONV2D, &p->attributes, 3, source, &y) == CNN_OK &&
+        cnn_graph_output(graph, y) == CNN_OK && cnn_plan_create(graph, &options, &plan) == CNN_OK &&
+        cnn_context_create(plan, &context) == CNN_OK &&
+        cnn_context_bind(context, source[0], p->data[X], p->data[DX]) == CNN_OK &&
+        cnn_context_bind(context, source[1], p->data[WEIGHTS], p->data[DWEIGHTS]) == CNN_OK &&
+        cnn_context_bind(context, source[2], p->data[BIAS], NULL) == CNN_OK &&
+        cnn_context_bind(context, y, p->data[Y], p->data[DY]) == CNN_OK && cnn_context_forward(context) == CNN_OK &&
+        cnn_context_backward(context) == CNN_OK;
+    cnn_context_free(context);
+    cnn_plan_free(plan);
+    cnn_graph_free(graph);
+    return ok;
+}
+
+/* ||a - b|| / ||b||; NaN in a gives NaN. */
+static double relative_error(const problem *a, const problem *b, int tensor)
+{
+    double error = 0.0, norm = 0.0;
+    for (size_t i = 0; i < a->count[tensor]; i++) {
+        const double difference = get(a, tensor, i) - get(b, tensor, i);
+        error += difference * difference;
+        norm += get(b, tensor, i) * get(b, tensor, i);
+    }
+    return sqrt(error / norm);
+}
+
+/* Random normal data: at most 3e-6 up to 512 channels by Winograd, 1.5e-6 direct. */
+static void check_error(const shape_case *c)
+{
+    problem exact = make(CNN_FLOAT64, c);
+    CHECK(run(&exact, false));
+    for (int direct = 0; direct < 2; direct++) {
+        problem p = make(CNN_FLOAT32, c);
+        CHECK(run(&p, direct));
+        for (int t = Y; t < TENSORS; t++) CHECK(relative_error(&p, &exact, t) <= (direct ? 1.5e-6 : 3e-6));
+        release(&p);
+    }
+    release(&exact);
+}
+
+static void stays_within_its_error_bound(void)
+{
+    static const shape_case cases[] = {
+        {2, 64, 20, 20, 64, {1, 1, 1, 1}}, {1, 16, 40, 40, 24, {1, 1, 1, 1}}, {1, 256, 14, 14, 64, {1, 1, 1, 1}},
+        {2, 512, 7, 7, 32, {1, 1, 1, 1}},  {2, 32, 8, 8, 512, {1, 1, 1, 1}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) check_error(&cases[i]);
+}
+
+/* Channels that are no multiple of a vector, images that are no multiple of a tile, padding of one side or too much. */
+static void covers_every_edge(void)
+{
+    static const shape_case cases[] = {
+        {3, 17, 23, 30, 19, {0, 0, 0, 0}}, {2, 33, 33, 9, 41, {1, 0, 0, 2}}, {1, 70, 21, 26, 25, {2, 2, 2, 2}},
+        {2, 24, 16, 17, 30, {3, 0, 1, 5}}, {4, 31, 13, 13, 47, {0, 1, 2, 0}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) check_error(&cases[i]);
+}
+
+/* What is asked for is what runs: the two round differently. */
+static void is_what_runs(void)
+{
+    const cnn_conv conv = {.n = 2, .groups = 1, .ic = 64, .ih = 56, .iw = 56, .oc = 64, .oh = 56, .ow = 56, .kh = 3,
+                           .kw = 3, .stride = {1, 1}, .dilation = {1, 1}, .padding = {1, 1}};
+    for (int pass = CNN_CONV_FORWARD; pass <= CNN_CONV_BACKWARD_WEIGHTS; pass++) {
+        CHECK(cnn_conv_winograd.suits(&conv, (cnn_conv_pass)pass));
+        cnn_conv other = conv;
+        other.direct = true;
+        CHECK(!cnn_conv_winograd.suits(&other, (cnn_conv_pass)pass));
+        other = conv;
+        other.stride[1] = 2;
+        CHECK(!cnn_conv_winograd.suits(&other, (cnn_conv_pass)pass));
+    }
+    const shape_case c = {1, 64, 20, 20, 64, {1, 1, 1, 1}};
+    problem winograd = make(CNN_FLOAT32, &c), direct = make(CNN_FLOAT32, &c);
+    CHECK(run(&winograd, false) && run(&direct, true));
+    for (int t = Y; t < TENSORS; t++) CHECK(relative_error(&winograd, &direct, t) > 0.0);
+    release(&winograd);
+    release(&direct);
+}
+
+static void gives_the_same_bits_on_any_threads(void)
+{
+    if (strcmp(cnn_thread_backend(), "serial") == 0) return;
+    const shape_case c = {5, 48, 30, 31, 40, {1, 1, 1, 1}};
+    const int32_t before = cnn_get_num_threads();
+    problem first = make(CNN_FLOAT32, &c);
+    (void)cnn_set_num_threads(1);
+    CHECK(run(&first, false));
+    for (int32_t threads = 2; threads <= 4; threads++) {
+        problem p = make(CNN_FLOAT32, &c);
+        (void)cnn_set_num_threads(threads);
+        CHECK(run(&p, false));
+        for (int t = Y; t < TENSORS; t++) CHECK(memcmp(p.data[t], first.data[t], p.count[t] * sizeof(float)) == 0);
+        release(&p);
+    }
+    (void)cnn_set_num_threads(before);
+    release(&first);
+}
+
+int main(int argc, char **argv)
+{
+    static const test_case tests[] = {TEST(stays_within_its_error_bound), TEST(covers_every_edge), TEST(is_what_runs),
+                                      TEST(gives_the_same_bits_on_any_threads)};
+    return test_main(argc, argv, tests, TEST_COUNT(tests));
+}
