@@ -20,8 +20,8 @@ from pycnn.random import manual_seed
 
 if TYPE_CHECKING:
     from pycnn import callbacks, data, losses, models, optim, regularizers
-    from pycnn.serialization import load_weights, save
     from pycnn._summary import summary
+    from pycnn.serialization import load_weights, save
     from pycnn.trainer import Trainer
 
 __version__ = cpu_info()["version"]

@@ -1,7 +1,8 @@
 """Operations as functions, with the names and defaults of `torch.nn.functional`.
 
 In a Module's `forward` they take symbolic tensors and record themselves. Given NumPy arrays they compute at once,
-without a way back: backward belongs to layers and networks. Weights may be parameters or arrays. Images are (n, c, h, w).
+without a way back: backward belongs to layers and networks. Weights may be parameters or arrays; images are
+(n, c, h, w).
 
 All raise TypeError for a wrong type or dtype and ValueError for a wrong shape or value, naming the argument.
 """

@@ -220,11 +220,15 @@ def test_help(capsys):
     assert run(capsys, "--version")[1] == f"pycnn {pycnn.__version__}\n"
 
 
-def test_as_a_program():
-    command = [sys.executable, "-m", "pycnn"]
-    done = subprocess.run([*command, "info"], capture_output=True, text=True)
+def test_as_a_program(tmp_path):
+    command = [sys.executable, "-m", "pycnn"]  # which would find the checkout's pycnn/ in the current folder
+
+    def program(*args):
+        return subprocess.run([*command, *args], capture_output=True, text=True, cwd=tmp_path)
+
+    done = program("info")
     assert done.returncode == 0 and done.stdout.startswith(f"pycnn {pycnn.__version__}")
-    done = subprocess.run([*command, "predict", "absent.safetensors", "a.png"], capture_output=True, text=True)
+    done = program("predict", "absent.safetensors", "a.png")
     assert done.returncode == 2
     assert done.stderr.startswith("pycnn: error: ") and "Traceback" not in done.stderr
 

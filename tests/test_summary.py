@@ -107,10 +107,11 @@ def test_several_inputs():
     assert pycnn.summary(Two(), [(1, 3), (1, 5)]).macs == 32
 
 
-def test_the_name_is_a_function_whatever_came_before():
+def test_the_name_is_a_function_whatever_came_before(tmp_path):
     """A module of the same name must not take its place."""
     code = "import pycnn; layer = pycnn.nn.Linear(2, 3); layer.macs((2,)); print(pycnn.summary(layer, (2,)).macs)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "6\n"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == "6\n"
 
 
 def test_refusals():

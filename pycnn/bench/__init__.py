@@ -177,8 +177,12 @@ class _Bench:
         self._stack.close()
 
     def caption(self) -> str:
-        versions = [f"{worker.name} {worker.about['version']}" for worker in self._workers if "version" in worker.about]
-        return f"{host.cpu_model()}, {self.threads} threads\n{', '.join(versions)}"
+        versions = {
+            w.name.removesuffix(contest.TUNED): w.about["version"] for w in self._workers if "version" in w.about
+        }
+        return (
+            f"{host.cpu_model()}, {cases.plural(self.threads, 'thread')}\n{', '.join(map(' '.join, versions.items()))}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -290,6 +290,10 @@ def update_cases(batches: Iterable[int] | None) -> Iterator[Case]:
 # ---- pycnn against itself --------------------------------------------------------------------------------------------
 
 
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def thread_counts(most: int) -> list[int]:
     """1, 2, 4, ... and the most."""
     counts = [1]
@@ -304,7 +308,7 @@ def scaling_families(batches: Iterable[int] | None, threads: int) -> Iterator[Fa
     counts = thread_counts(threads)
     for case in chosen:
         cases = tuple(replace(case, threads=count) for count in counts)
-        labels = tuple(f"{count} thread{'s' if count > 1 else ''}" for count in counts)
+        labels = tuple(plural(count, "thread") for count in counts)
         yield Family("scaling", case.group, case.name, cases, labels)
 
 
@@ -339,9 +343,9 @@ def tails_families(batches: Iterable[int] | None, threads: int, width: int) -> I
                     yield Family(
                         "tails",
                         f"{kernel}x{kernel} {direction}",
-                        f"{channels} of {rounded} channels 28x28 n{n}",
+                        f"{channels} for {rounded} channels 28x28 n{n}",
                         cases,
-                        (f"{rounded} channels", f"{channels} channels"),
+                        (plural(rounded, "channel"), plural(channels, "channel")),
                     )
 
 

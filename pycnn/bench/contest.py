@@ -52,7 +52,8 @@ class Process:
             environment["GLIBC_TUNABLES"] = TUNED_MALLOC
         self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pycnn.bench.worker", name.removesuffix(TUNED), str(threads)],
+            # -P: of a checkout that is the current folder nothing is imported.
+            [sys.executable, "-P", "-m", "pycnn.bench.worker", name.removesuffix(TUNED), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pycnn.bench.cases import Case, Family
+from pycnn.bench.cases import Case, Family, plural
 from pycnn.bench.contest import TUNED, Outcome, Timing
 
 _OURS = "pycnn"
@@ -238,7 +238,7 @@ def conditions(outcomes: Sequence[Outcome]) -> str:
         machines = [outcome.machine[threads] for outcome in outcomes if threads in outcome.machine]
         cpus = statistics.median(machine.cpus for machine in machines)
         lines.append(
-            f"machine, {threads} thread{'s' if threads > 1 else ''}: "
+            f"machine, {plural(threads, 'thread')}: "
             f"multiply-adds {spread([machine.peak / 1e9 for machine in machines])} GFLOP/s on {cpus:.1f} CPUs, "
             f"copy {spread([machine.bandwidth / 1e9 for machine in machines])} GB/s"
         )

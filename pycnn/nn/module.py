@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,15 @@ from pycnn.tracing import Tensor, Traced, Tracer
 _TRACES_KEPT = 4  # per module: training, its smaller last batch, evaluation, and one to spare
 
 
-def _holds_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return any(isinstance(a, Tensor) for a in args) or any(isinstance(a, Tensor) for a in kwargs.values())
+def _tensors(args: Iterable[Any]) -> tuple[Tensor, ...]:
+    """The symbolic tensors among arguments, those in lists and tuples included."""
+    found: list[Tensor] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        elif isinstance(arg, (tuple, list)):
+            found += _tensors(arg)
+    return tuple(found)
 
 
 def _traceable(forward: Any) -> Any:
@@ -26,12 +33,14 @@ def _traceable(forward: Any) -> Any:
 
     @functools.wraps(forward)
     def wrapper(self: Module, *args: Any, **kwargs: Any) -> Any:
-        if _holds_tensor(args, kwargs):
+        sources = _tensors((*args, *kwargs.values()))
+        if sources:
             result = forward(self, *args, **kwargs)
-            sources = tuple(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
             sources[0].tracer.records.append((self, sources, result))
             return result
-        return self._run(inspect.signature(forward).bind(self, *args, **kwargs) if kwargs else None, args)
+        if kwargs:
+            args = inspect.signature(forward).bind(self, *args, **kwargs).args[1:]
+        return self._run(args)
 
     wrapper.__wrapped_forward__ = forward  # type: ignore[attr-defined]
     return wrapper
@@ -363,8 +372,7 @@ class Module:
             raise TypeError(f"{type(self).__name__}.forward: got {count} arguments, expected {len(names)}")
         return names[:count]
 
-    def _run(self, bound: inspect.BoundArguments | None, args: tuple[Any, ...]) -> Any:
-        arrays = args if bound is None else tuple(bound.arguments.values())[1:]
+    def _run(self, arrays: tuple[Any, ...]) -> Any:
         key = tuple([getattr(a, "shape", None) for a in arrays]), tuple([getattr(a, "dtype", None) for a in arrays])
         hidden = self.__dict__
         if hidden["_last"] is None or hidden["_last_key"] != (StructureEpoch.value, key):

@@ -178,8 +178,8 @@ class _Torch:
 
 
 def _chain(y: Any) -> list[tuple[Any, tuple[None, ...]]]:
-    """The nodes of backward from y to the source, in the order in which they run, each with the gradients that are absent
-    because nobody uses the outputs beyond the first."""
+    """The nodes of backward from y to the source, in the order in which they run, each with the gradients that are
+    absent because nobody uses the outputs beyond the first."""
     nodes = []
     node = y.grad_fn
     while node is not None and not node.name().endswith("AccumulateGrad"):

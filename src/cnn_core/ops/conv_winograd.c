@@ -1,9 +1,9 @@
 /* 3x3 convolutions of stride 1 by Winograd F(4x4, 3x3): 36 products for 16 results in place of 144.
  *
- * Forward and backward data are one pass: backward data is forward over the gradient, with the weights turned around. A
- * block of tiles is transformed into 36 planes (V); each plane is multiplied by its plane of transformed weights (U), one
- * panel of output channels at a time; the products (M) are transformed back. V and M of a block stay in the second-level
- * cache.
+ * Forward and backward data are one pass: backward data is forward over the gradient, with the weights turned around.
+ * A block of tiles is transformed into 36 planes (V); each plane is multiplied by its plane of transformed weights (U),
+ * one panel of output channels at a time; the products (M) are transformed back. V and M of a block stay in the
+ * second-level cache.
  *
  * The gradient of the weights sums over tiles, in the transformed domain: 36 outer products. Tiles are taken in chunks;
  * for each chunk all tiles are transformed, then every plane adds its products to its sums, which stay in cache. */
@@ -35,8 +35,8 @@ static winograd_tiles tiles_of(const cnn_conv *conv, cnn_conv_pass pass)
     return t;
 }
 
-/* Whether it pays, in products of one channel pair: 36 a tile, the transforms of src and dst (some 200 operations and as
- * many bytes a tile and channel), and the weights', against 9 a pixel. */
+/* Whether it pays, counted in multiply-adds: 36 a tile and pair of channels, the transforms of src and dst, and those
+ * of the weights, against 9 a pixel and pair. */
 static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
 {
     if (conv->kh != 3 || conv->kw != 3 || conv->groups != 1 || conv->stride[0] != 1 || conv->stride[1] != 1 ||

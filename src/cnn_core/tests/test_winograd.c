@@ -56,9 +56,10 @@ static problem make(cnn_dtype dtype, const shape_case *c)
         if (p.data[t] == NULL) abort();
         /* The same numbers in both types: made in float. What is written is poisoned, what is added to is zero. */
         float *numbers = malloc(count[t] * sizeof *numbers);
-        if (numbers == NULL || cnn_fill_normal(CNN_FLOAT32, (int64_t)count[t], numbers, 0.0, 1.0, 7, stream[t]) != CNN_OK)
-            abort();
-        for (size_t i = 0; i < count[t]; i++) set(&p, t, i, t < Y ? (double)numbers[i] : (t == DWEIGHTS ? 0.0 : (double)NAN));
+        const int64_t elements = (int64_t)count[t];
+        if (numbers == NULL || cnn_fill_normal(CNN_FLOAT32, elements, numbers, 0.0, 1.0, 7, stream[t]) != CNN_OK) abort();
+        const double other = t == DWEIGHTS ? 0.0 : (double)NAN;
+        for (size_t i = 0; i < count[t]; i++) set(&p, t, i, t < Y ? (double)numbers[i] : other);
         free(numbers);
     }
     return p;

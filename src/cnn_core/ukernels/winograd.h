@@ -5,8 +5,8 @@
  *
  *     y = A^T ((G g) * (B^T d))
  *
- * and in two dimensions each matrix is applied to columns and rows. The matrices interpolate at the points 0, +-3/4, +-3/2
- * and infinity: exact in binary as 0, +-1, +-2 are, with half their rounding error, because the powers stay near 1.
+ * and in two dimensions each matrix is applied to columns and rows. The matrices interpolate at the points 0, +-3/4,
+ * +-3/2 and infinity: exact in binary as 0, +-1, +-2 are, with half their rounding error, because powers stay near 1.
  *
  * A plane is one of the 36 elements of a transformed tile; planes lie `plane` floats apart. All functions write `=`. */
 #ifndef CNN_UKERNELS_WINOGRAD_H
