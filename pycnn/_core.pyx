@@ -22,6 +22,12 @@ from sys import byteorder
 
 from numpy import empty, float32, float64
 
+
+cdef extern from "ops/probe.h" nogil:  # of the core, but not of its public interface
+    double cnn_probe_multiply_adds()
+    void cnn_probe_copy(int64_t n, const float *src, float *dst)
+
+
 cdef bint LITTLE_ENDIAN = byteorder == "little"
 
 
@@ -94,6 +100,24 @@ def set_num_threads(num_threads):
     if not 1 <= num_threads <= 1024:
         raise ValueError(f"num_threads: got {num_threads}, expected 1 to 1024")
     check(cnn_set_num_threads(num_threads))
+
+
+def run_multiply_adds():
+    """Multiply-adds in registers on all threads, for some milliseconds; returns the number of operations."""
+    cdef double operations
+    with nogil:
+        operations = cnn_probe_multiply_adds()
+    return operations
+
+
+def run_copy(src, dst):
+    """dst = src, past the caches, on all threads: float32 arrays of one length, a multiple of 16, on cache lines."""
+    cdef Memory source = Memory(src, float32)
+    cdef Memory target = Memory(dst, float32)
+    if source.length != target.length or source.length % 16 or <size_t>source.data % 64 or <size_t>target.data % 64:
+        raise ValueError("src, dst: expected aligned arrays of one length, a multiple of 16")
+    with nogil:
+        cnn_probe_copy(source.length, <const float *>source.data, <float *>target.data)
 
 
 def cpu_info():

@@ -10,6 +10,7 @@
 #include "ukernels/loss.h"
 #include "ukernels/norm.h"
 #include "ukernels/pool.h"
+#include "ukernels/probe.h"
 #include "ukernels/softmax.h"
 #include "ukernels/update.h"
 #include "ukernels/winograd.h"
@@ -27,6 +28,7 @@ typedef struct cnn_kernels {
     struct cnn_elementwise_kernels elementwise;
     struct cnn_loss_kernels loss;
     struct cnn_update_kernels update;
+    struct cnn_probe_kernels probe;
 } cnn_kernels;
 
 /* The table for this CPU; NULL, with a message, when CNN_FORCE_ISA asks for what is not there. */

@@ -17,6 +17,7 @@
 #include "ukernels/loss_body.h"
 #include "ukernels/norm_body.h"
 #include "ukernels/pool_body.h"
+#include "ukernels/probe_body.h"
 #include "ukernels/softmax_body.h"
 #include "ukernels/update_body.h"
 #include "ukernels/winograd_body.h"
@@ -34,4 +35,5 @@ const cnn_kernels CNN_PASTE(cnn_kernels_, CNN_ISA) = {
     .elementwise = CNN_KERNELS_ELEMENTWISE,
     .loss = CNN_KERNELS_LOSS,
     .update = CNN_KERNELS_UPDATE,
+    .probe = CNN_KERNELS_PROBE,
 };
