@@ -103,7 +103,7 @@ def set_num_threads(num_threads):
 
 
 def run_multiply_adds():
-    """Multiply-adds in registers on all threads, for some milliseconds; returns the number of operations."""
+    """Multiply-adds in registers on all threads, for a fraction of a millisecond; returns the number of operations."""
     cdef double operations
     with nogil:
         operations = cnn_probe_multiply_adds()

@@ -131,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     summarize.add_argument("--input-shape", type=_shape, metavar="C,H,W", help="default: 1,28,28, or the file's own")
     summarize.add_argument("--num-classes", type=_positive, default=10, metavar="N", help="default: 10")
 
+    from pycnn import bench
+
+    bench.add_arguments(add("bench", bench.run, "Speed of the engine beside the libraries that are installed."))
+
     add("info", _info, "Versions, and what of this machine pycnn uses.")
     return parser
 

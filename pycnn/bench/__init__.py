@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from pycnn import cpu_info, get_num_threads
@@ -62,16 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     try:
         return run(parser.parse_args(argv))
-    except (OSError, ValueError, ImportError, contest.ContestantError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"pycnn bench: error: {error}", file=sys.stderr)
         return 2
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns the exit code: 0, or 1 if a contestant failed at a case or computed something else.
+    """Returns the exit code: 0; 1 if a contestant failed at a case or computed something else; 130 if interrupted.
 
     Raises:
         ValueError: no case is left to run.
+        FileNotFoundError: the folder of --json or --plot is not there.
         ImportError: a peer that --peers names is not installed, or matplotlib for --plot.
         ContestantError: a contestant's process ended.
     """
@@ -88,12 +90,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"{family.title}: {', '.join(family.labels)}")
         return 0
 
+    _check_files(args)
     bench = _Bench(threads, args.repeats, _peers(args.peers) if chosen else [])
+    interrupted = False
     try:
         bench.start()
         bench.run(chosen, families)
     except KeyboardInterrupt:
-        print("interrupted: what follows is of the cases that were run")
+        interrupted = True
+        print("\ninterrupted: what follows is of the cases that were run")
     finally:
         bench.stop()
         if args.json:
@@ -102,7 +107,18 @@ def run(args: argparse.Namespace) -> int:
     bench.print_summary()
     if args.plot:
         plot.save(args.plot, bench.verdicts, bench.caption())
+    if interrupted:
+        return 130
     return 1 if any(outcome.errors for outcome in bench.outcomes) else 0
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Whatever would fail at the end of a long run fails now."""
+    for option, path in (("--json", args.json), ("--plot", args.plot)):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise FileNotFoundError(f"{option}: there is no folder {Path(path).parent}")
+    if args.plot:
+        plot.figures()
 
 
 def _peers(asked: list[str] | None) -> list[str]:
@@ -148,20 +164,19 @@ class _Bench:
 
     def run(self, chosen: Sequence[cases.Case], families: Sequence[cases.Family]) -> None:
         loops, *workers = self._workers
+        rounds = contest.Contest(workers, loops, self.repeats)
         group = None
         for case in chosen:
             if case.group != group:
                 group = case.group
                 print(report.table_head(group, self._names, bool(case.flops)))
-            self.verdicts.append(report.Verdict.of(case, contest.Contest(workers, loops, self.repeats).run(case)))
+            self.verdicts.append(report.Verdict.of(case, rounds.run(case)))
             print(report.table_row(self.verdicts[-1], self._names), flush=True)
-        # Alone pycnn runs with memory that is kept, as in a network that is planned once.
-        own = [worker for worker in workers if worker.name.startswith("pycnn")][-1:]
         for family in families:
             if family.group != group:
                 group = family.group
                 print(report.family_head(family))
-            outcome = contest.Contest(own, loops, self.repeats).run_family(family)
+            outcome = rounds.run_family(family)
             self.families.append((family, outcome))
             print(report.family_row(family, outcome), flush=True)
 
@@ -180,9 +195,8 @@ class _Bench:
         versions = {
             w.name.removesuffix(contest.TUNED): w.about["version"] for w in self._workers if "version" in w.about
         }
-        return (
-            f"{host.cpu_model()}, {cases.plural(self.threads, 'thread')}\n{', '.join(map(' '.join, versions.items()))}"
-        )
+        first = f"{host.cpu_model()}, {cases.plural(self.threads, 'thread')}"
+        return "\n".join([first, ", ".join(f"{name} {version}" for name, version in versions.items())])
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,15 @@ _PRIME = 1_000_003  # numbers that are drawn; repeating them makes large arrays 
 _SAMPLE = 97
 
 
+@functools.cache
+def _numbers(seed: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(_PRIME, np.float32)
+
+
 def normal(shape: tuple[int, ...], seed: int, scale: float = 1.0) -> Array:
     """Normal numbers, row-major, on a cache line; the same for everybody."""
     array = empty(shape)
-    array[...] = np.resize(np.random.default_rng(seed).standard_normal(_PRIME, np.float32) * np.float32(scale), shape)
+    array[...] = np.resize(_numbers(seed) * np.float32(scale), shape)
     return array
 
 

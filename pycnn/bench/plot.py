@@ -10,6 +10,14 @@ from typing import Any
 from pycnn.bench import report
 
 
+def figures() -> Any:
+    """matplotlib.figure; ImportError where it is not installed."""
+    try:
+        return importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise ImportError("--plot needs matplotlib: pip install pycnn[plot]") from error
+
+
 def save(path: str, verdicts: Sequence[report.Verdict], caption: str) -> None:
     """One row per group: a dot per shape, a bar at the median, a line where pycnn and the best peer are even.
 
@@ -17,15 +25,11 @@ def save(path: str, verdicts: Sequence[report.Verdict], caption: str) -> None:
         ImportError: matplotlib is not installed.
         ValueError: no case has a ratio.
     """
-    try:
-        figures: Any = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install pycnn[plot]") from error
     ratios = report.grouped(report.ratios(verdicts))
     if not ratios:
         raise ValueError("--plot: no case ran against a peer, so there is no ratio to draw")
     groups = list(reversed(ratios))
-    figure = figures.Figure(figsize=(9, 1.6 + 0.32 * len(groups)), layout="constrained")
+    figure = figures().Figure(figsize=(9, 1.6 + 0.32 * len(groups)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(1, color="black", linewidth=1)
     for row, group in enumerate(groups):

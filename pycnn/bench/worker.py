@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from pycnn.bench import arrays, engines
@@ -25,7 +26,7 @@ from pycnn.bench.cases import Case
 
 TURN = 0.010  # seconds that a turn measures, at least
 _MOST_CALLS = 500
-_COLD = 0.050  # a call as long as this needs no other before it to wake threads and fill caches
+_COLD = 0.050  # seconds: a longer call needs no other before it to wake threads and fill caches
 _PATIENCE = 0.5
 
 
@@ -37,6 +38,16 @@ def fall_asleep() -> None:
         time.sleep(0.002)
         if time.process_time() - before < 0.0005:
             return
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Work to take turns with."""
+
+    work: engines.Work
+    threads: int
+    warm_up: bool  # an untimed call goes ahead of each turn
+    calls: int  # in a turn
 
 
 class Session:
@@ -54,8 +65,7 @@ class Session:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._settle = settle
-        self._open: dict[int, tuple[Case, dict[str, engines.Work]]] = {}
-        self._calls: dict[tuple[int, str], tuple[float, int]] = {}  # expected seconds of a call, calls in a turn
+        self._open: dict[int, dict[str, _Ready]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         do, key = request["do"], request["key"]
@@ -75,6 +85,7 @@ class Session:
         self._engine.use_threads(case.threads)
         works = self._engine.prepare(case)
         about = {}
+        ready = {}
         for name, work in works.items():
             returned = work.call()
             sample = [] if work.result is None else arrays.sample(work.result(returned))
@@ -83,23 +94,21 @@ class Session:
             if seconds < _COLD:
                 seconds = min(self._time(work) for _ in range(3))
             calls = max(1, min(_MOST_CALLS, round(TURN / max(seconds, 1e-9))))
-            self._calls[key, name] = seconds, calls
+            ready[name] = _Ready(work, case.threads, seconds < _COLD, calls)
             about[name] = {"amount": work.amount, "sample": sample}
-        self._open[key] = case, works
+        self._open[key] = ready
         self._settle()
         return about
 
     def _turn(self, key: int, variant: str) -> dict[str, Any]:
-        case, works = self._open[key]
-        work = works[variant]
-        self._engine.use_threads(case.threads)
-        expected, calls = self._calls[key, variant]
+        ready = self._open[key][variant]
+        self._engine.use_threads(ready.threads)
         gc.disable()
         try:
-            if expected < _COLD:
-                work.call()
+            if ready.warm_up:
+                ready.work.call()
             before = self._cpu_clock()
-            seconds = [self._time(work) for _ in range(calls)]
+            seconds = [self._time(ready.work) for _ in range(ready.calls)]
             cpu = self._cpu_clock() - before
         finally:
             gc.enable()

@@ -21,9 +21,8 @@ typedef struct direct_plan {
     int64_t blocks, block_pixels; /* of each phase; pixels of the largest block */
     int64_t parts;                /* in which the panels are cut */
     bool by_panels;               /* a task is a part with all blocks; else a part with one block */
-    bool gather;
     size_t axes_bytes, zero_bytes, weights_bytes;
-    size_t src_bytes, dst_bytes, patch_bytes, part_bytes; /* of one thread */
+    size_t src_bytes, dst_bytes, part_bytes; /* of one thread */
 } direct_plan;
 
 #define FEW_PIXELS 512
@@ -43,7 +42,6 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
         .phases = cnn_conv_phases(conv, pass),
     };
     plan.panels = cnn_conv_panels_of(plan.oc, kernels);
-    plan.gather = cnn_conv_gathers(plan.taps, plan.ic);
 
     const int64_t h = back ? cnn_ceil_div(conv->ih, conv->stride[0]) : conv->oh;
     const int64_t w = back ? cnn_ceil_div(conv->iw, conv->stride[1]) : conv->ow;
@@ -72,16 +70,14 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
     plan.zero_bytes = cnn_float_bytes(plan.ic);
     const size_t rows = cnn_size_mul((size_t)plan.block_pixels, (size_t)plan.taps);
-    plan.src_bytes = cnn_size_align(cnn_size_mul(plan.gather ? (size_t)plan.block_pixels : rows, sizeof(float *)));
+    plan.src_bytes = cnn_size_align(cnn_size_mul(rows, sizeof(float *)));
     plan.dst_bytes = cnn_size_align(cnn_size_mul((size_t)plan.block_pixels, sizeof(float *)));
-    plan.patch_bytes = plan.gather ? cnn_size_align(cnn_size_mul(rows, (size_t)plan.ic * sizeof(float))) : 0;
     return plan;
 }
 
 static size_t thread_bytes(const direct_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->src_bytes, plan->dst_bytes),
-                        cnn_size_add(plan->patch_bytes, plan->part_bytes));
+    return cnn_size_add(cnn_size_add(plan->src_bytes, plan->dst_bytes), plan->part_bytes);
 }
 
 static size_t direct_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
@@ -190,7 +186,7 @@ static void pack_for_all(void *arg, int64_t task, int32_t thread)
 typedef struct direct_scratch {
     const float **src;
     float **dst;
-    float *patches, *part;
+    float *part;
 } direct_scratch;
 
 static direct_scratch take_scratch(const direct_job *job, int32_t thread)
@@ -199,7 +195,6 @@ static direct_scratch take_scratch(const direct_job *job, int32_t thread)
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     direct_scratch scratch = {.src = cnn_take(&cursor, plan->src_bytes)};
     scratch.dst = cnn_take(&cursor, plan->dst_bytes);
-    scratch.patches = cnn_take(&cursor, plan->patch_bytes);
     scratch.part = cnn_take(&cursor, plan->part_bytes);
     return scratch;
 }
@@ -216,16 +211,9 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
     cnn_conv_image image = job->src;
     image.data += group * plan->ic;
     const int64_t taps = grid->row_taps * grid->col_taps;
-    cnn_conv_block block = {.pixels = pixels, .taps = taps, .ic = plan->ic, .src = scratch->src, .dst = scratch->dst};
+    const cnn_conv_block block = {.pixels = pixels, .taps = taps, .ic = plan->ic, .src = scratch->src, .dst = scratch->dst};
     cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, job->dst, job->dst_c, first, pixels, scratch->dst);
-    if (plan->gather && taps > 0) {
-        block.taps = 1;
-        block.ic = taps * plan->ic;
-        cnn_conv_gather_src(grid, &image, plan->ic, first, pixels, scratch->patches);
-        for (int64_t p = 0; p < pixels; p++) scratch->src[p] = scratch->patches + p * block.ic;
-    } else {
-        cnn_conv_locate_src(grid, &image, job->zero, first, pixels, scratch->src);
-    }
+    cnn_conv_locate_src(grid, &image, job->zero, first, pixels, scratch->src);
     for (; panel < panel_end; panel++, packed += panel_size(plan, grid)) {
         const int64_t channel = group * plan->oc + panel * plan->panels.width;
         job->kernels->conv.forward(&block, packed, job->bias == NULL ? NULL : job->bias + channel, channel,

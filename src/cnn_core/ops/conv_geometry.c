@@ -106,7 +106,7 @@ cnn_conv_grid cnn_conv_grid_at(const cnn_conv_axes *axes, int64_t phase)
     const cnn_conv_axis *rows = &axes->rows, *cols = &axes->cols;
     const int64_t row_phase = phase / cols->phases, col_phase = phase % cols->phases;
     const cnn_conv_phase *row = &rows->phase[row_phase], *col = &cols->phase[col_phase];
-    cnn_conv_grid grid = {
+    return (cnn_conv_grid){
         .h = row->count,
         .w = col->count,
         .row_origin = row_phase,
@@ -120,11 +120,7 @@ cnn_conv_grid cnn_conv_grid_at(const cnn_conv_axes *axes, int64_t phase)
         .row_tap = rows->tap + row->first_tap,
         .col_tap = cols->tap + col->first_tap,
         .first_tap = row->first_tap * cols->taps + row->taps * col->first_tap,
-        .dense_cols = true,
     };
-    for (int64_t t = 1; t < grid.col_taps; t++)
-        if (grid.col_tap[t].offset != grid.col_tap[t - 1].offset + 1) grid.dense_cols = false;
-    return grid;
 }
 
 const float *cnn_conv_zeros(char **cursor, int64_t channels)
@@ -190,49 +186,6 @@ void cnn_conv_locate_src(const cnn_conv_grid *grid, const cnn_conv_image *src, c
             }
         }
         walk_on(grid, &at, run);
-    }
-}
-
-static void copy_or_clear(const float *from, int64_t count, float *to)
-{
-    for (int64_t i = 0; i < count; i++) to[i] = from == NULL ? 0.0f : from[i];
-}
-
-/* The column taps of one row tap at column `col`, for one pixel. `row` is NULL outside the image. */
-static void gather_row(const cnn_conv_grid *grid, const cnn_conv_image *src, int64_t ic, const float *row, int64_t col,
-                       float *to)
-{
-    const int64_t taps = grid->col_taps;
-    if (row == NULL) {
-        memset(to, 0, (size_t)(taps * ic) * sizeof *to);
-        return;
-    }
-    const int64_t base = col * grid->src_col_step;
-    if (grid->dense_cols && ic == src->c) {
-        const int64_t left = base + grid->col_tap[0].offset;
-        const int64_t begin = cnn_min_i64(cnn_max_i64(-left, 0), taps);
-        const int64_t end = cnn_max_i64(cnn_min_i64(src->w - left, taps), begin);
-        if (end - begin < taps) memset(to, 0, (size_t)(taps * ic) * sizeof *to);
-        if (end > begin) memcpy(to + begin * ic, row + (left + begin) * ic, (size_t)((end - begin) * ic) * sizeof *to);
-        return;
-    }
-    for (int64_t s = 0; s < taps; s++) {
-        const cnn_conv_tap *tap = &grid->col_tap[s];
-        copy_or_clear(inside(tap, col) ? row + (base + tap->offset) * src->c : NULL, ic, to + s * ic);
-    }
-}
-
-void cnn_conv_gather_src(const cnn_conv_grid *grid, const cnn_conv_image *src, int64_t ic, int64_t first,
-                         int64_t pixels, float *patches)
-{
-    const int64_t row_length = grid->col_taps * ic;
-    walk at = walk_from(grid, first);
-    for (int64_t p = 0; p < pixels; p++) {
-        for (int64_t r = 0; r < grid->row_taps; r++, patches += row_length) {
-            const cnn_conv_tap *tap = &grid->row_tap[r];
-            gather_row(grid, src, ic, inside(tap, at.row) ? src_row(grid, src, &at, tap) : NULL, at.col, patches);
-        }
-        walk_on(grid, &at, 1);
     }
 }
 

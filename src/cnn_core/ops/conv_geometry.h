@@ -47,7 +47,6 @@ typedef struct cnn_conv_grid {
     int64_t row_taps, col_taps;
     const cnn_conv_tap *row_tap, *col_tap;
     int64_t first_tap; /* of the grid's taps, where taps are counted over the grids in order */
-    bool dense_cols;   /* neighbouring taps read neighbouring pixels */
 } cnn_conv_grid;
 
 cnn_conv_grid cnn_conv_grid_at(const cnn_conv_axes *axes, int64_t phase);
@@ -64,9 +63,6 @@ typedef struct cnn_conv_image {
 /* pointers[tap * pixels + p] = the src pixel that tap of pixel first + p reads, or `zero` outside the image. */
 void cnn_conv_locate_src(const cnn_conv_grid *grid, const cnn_conv_image *src, const float *zero, int64_t first,
                          int64_t pixels, const float **pointers);
-/* patches[p][tap][c] = ic channels of the same, zero outside the image. */
-void cnn_conv_gather_src(const cnn_conv_grid *grid, const cnn_conv_image *src, int64_t ic, int64_t first,
-                         int64_t pixels, float *patches);
 /* pointers[p] = where in dst pixel first + p lies; dst_c is the distance of pixels. */
 void cnn_conv_locate_dst(const cnn_conv_grid *grid, int64_t dst_h, int64_t dst_w, float *dst, int64_t dst_c,
                          int64_t first, int64_t pixels, float **pointers);

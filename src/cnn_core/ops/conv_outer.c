@@ -25,7 +25,7 @@
 typedef struct outer_plan {
     bool pointwise; /* one tap: rows are output channels */
     bool in_place;  /* a single share whose sums lie as the weights do: it adds to diff_weights itself */
-    bool gather, copy;
+    bool copy;
     int64_t groups, taps;
     int64_t row_channels; /* per group and tap */
     cnn_conv_panels cols;
@@ -33,7 +33,7 @@ typedef struct outer_plan {
     int64_t shares;               /* of the pixels */
     int64_t row_parts, col_parts; /* of the matrix */
     size_t axes_bytes, zero_bytes, sums_bytes;
-    size_t row_bytes, col_bytes, patch_bytes, packed_bytes, tile_bytes; /* of one thread */
+    size_t row_bytes, col_bytes, packed_bytes, tile_bytes; /* of one thread */
 } outer_plan;
 
 static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
@@ -45,7 +45,6 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
         .pixels = conv->n * conv->oh * conv->ow,
     };
     plan.pointwise = plan.taps == 1;
-    plan.gather = cnn_conv_gathers(plan.taps, ic);
     plan.row_channels = plan.pointwise ? oc : ic;
     plan.cols = cnn_conv_panels_of(plan.pointwise ? ic : oc, kernels);
     plan.copy = (plan.pointwise ? conv->oc : conv->ic) >= COPY_FROM_CHANNELS && plan.cols.count >= COPY_FROM_PANELS;
@@ -78,9 +77,8 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
     const size_t pixels = (size_t)plan.block_pixels, pointers = cnn_size_mul(pixels, (size_t)plan.taps);
     plan.axes_bytes = cnn_conv_axes_bytes(conv, CNN_CONV_FORWARD);
     plan.zero_bytes = cnn_float_bytes(ic);
-    plan.row_bytes = cnn_size_align(cnn_size_mul(plan.gather ? pixels : pointers, sizeof(float *)));
+    plan.row_bytes = cnn_size_align(cnn_size_mul(pointers, sizeof(float *)));
     plan.col_bytes = cnn_size_align(pixels * sizeof(float *));
-    plan.patch_bytes = plan.gather ? cnn_size_align(cnn_size_mul(pointers, (size_t)ic * sizeof(float))) : 0;
     plan.packed_bytes = cnn_size_align(cnn_size_mul(pixels, (size_t)plan.cols.padded * sizeof(float)));
     plan.tile_bytes = plan.copy ? cnn_size_align(pixels * (CNN_CONV_ROWS * sizeof(float) + sizeof(float *))) : 0;
     return plan;
@@ -88,8 +86,8 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
 
 static size_t thread_bytes(const outer_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->row_bytes, plan->patch_bytes),
-                        cnn_size_add(plan->col_bytes, cnn_size_add(plan->packed_bytes, plan->tile_bytes)));
+    return cnn_size_add(cnn_size_add(plan->row_bytes, plan->col_bytes),
+                        cnn_size_add(plan->packed_bytes, plan->tile_bytes));
 }
 
 static size_t outer_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
@@ -128,14 +126,12 @@ static float *panel_sums(const outer_job *job, int64_t share, int64_t group, int
 /* A block's pixels as the kernel reads them. */
 typedef struct outer_block {
     int64_t pixels;
-    int64_t taps, channels;   /* of a row */
     const float **rows;       /* [taps][pixels] */
     const float **cols;       /* [pixels] */
     int64_t panel, panel_end; /* the columns packed */
     float *packed;            /* [panels][pixels][panel row] */
     float *tile;              /* [pixels][CNN_CONV_ROWS] */
     const float **tile_rows;  /* into it */
-    float *patches;
 } outer_block;
 
 static outer_block take_block(const outer_job *job, int32_t thread)
@@ -144,7 +140,6 @@ static outer_block take_block(const outer_job *job, int32_t thread)
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     outer_block block = {.rows = cnn_take(&cursor, plan->row_bytes)};
     block.cols = cnn_take(&cursor, plan->col_bytes);
-    block.patches = cnn_take(&cursor, plan->patch_bytes);
     block.packed = cnn_take(&cursor, plan->packed_bytes);
     if (plan->copy) {
         block.tile_rows = (const float **)(void *)cursor;
@@ -163,14 +158,7 @@ static void locate_block(const outer_job *job, int64_t group, int64_t first, out
     const float *y = job->call->y + first * conv->oc + group * (conv->oc / conv->groups);
     const float **y_pixels = plan->pointwise ? block->rows : block->cols;
     for (int64_t p = 0; p < pixels; p++) y_pixels[p] = y + p * conv->oc;
-    block->taps = plan->gather ? 1 : job->taps;
-    block->channels = plan->gather ? job->taps * ic : plan->row_channels;
-    if (plan->gather) {
-        cnn_conv_gather_src(&job->grid, &x, ic, first, pixels, block->patches);
-        for (int64_t p = 0; p < pixels; p++) block->rows[p] = block->patches + p * block->channels;
-    } else {
-        cnn_conv_locate_src(&job->grid, &x, job->zero, first, pixels, plan->pointwise ? block->cols : block->rows);
-    }
+    cnn_conv_locate_src(&job->grid, &x, job->zero, first, pixels, plan->pointwise ? block->cols : block->rows);
 }
 
 static void pack_cols(const cnn_conv_panels *panels, const outer_block *block)
@@ -207,13 +195,13 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
                       bool add)
 {
     const outer_plan *plan = job->plan;
-    const int64_t tap_tiles = cnn_ceil_div(block->channels, CNN_CONV_ROWS), tiles = block->taps * tap_tiles;
+    const int64_t tap_tiles = cnn_ceil_div(plan->row_channels, CNN_CONV_ROWS), tiles = job->taps * tap_tiles;
     const int64_t last = cnn_split(tiles, plan->row_parts, row_part + 1);
     for (int64_t tile = cnn_split(tiles, plan->row_parts, row_part); tile < last; tile++) {
         const int64_t tap = tile / tap_tiles;
-        int64_t channel = cnn_split(block->channels, tap_tiles, tile % tap_tiles);
-        const int height = (int)(cnn_split(block->channels, tap_tiles, tile % tap_tiles + 1) - channel);
-        const int64_t row = tap * block->channels + channel;
+        int64_t channel = cnn_split(plan->row_channels, tap_tiles, tile % tap_tiles);
+        const int height = (int)(cnn_split(plan->row_channels, tap_tiles, tile % tap_tiles + 1) - channel);
+        const int64_t row = tap * plan->row_channels + channel;
         const float *const *rows = block->rows + tap * block->pixels;
         if (plan->copy) {
             copy_tile(rows, channel, height, block->pixels, block->tile);

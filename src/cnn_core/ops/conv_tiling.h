@@ -35,9 +35,6 @@ static inline int64_t cnn_conv_panel_row(const cnn_conv_panels *panels, int64_t 
     return cnn_conv_panel_channels(panels, panel) > panels->lanes ? panels->width : panels->lanes;
 }
 
-/* Few source channels make short inner loops: then all taps of a pixel are gathered into one row first. */
-static inline bool cnn_conv_gathers(int64_t taps, int64_t ic) { return taps > 1 && ic < 16 && taps * ic <= 4096; }
-
 /* Pixels of a block whose sources, `floats` for each pixel, fill a quarter of a megabyte: a share of the second-level
  * cache. Many taps mean many pointers. */
 static inline int64_t cnn_conv_block_pixels(int64_t floats, int64_t taps)

@@ -4,7 +4,7 @@
 #include "cpu/kernels.h"
 #include "thread/thread.h"
 
-#define ROUNDS 1000000
+#define ROUNDS 100000
 #define COPY_BLOCK ((int64_t)1 << 18) /* floats of a task */
 
 static void add_task(void *arg, int64_t task, int32_t thread)

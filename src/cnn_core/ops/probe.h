@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* Multiply-adds in registers on all threads, some milliseconds of them; returns how many operations that were. */
+/* Multiply-adds in registers on all threads, a fraction of a millisecond of them; returns how many operations that were. */
 double cnn_probe_multiply_adds(void);
 /* dst = src on all threads; both aligned to 64 bytes, n a multiple of 16. */
 void cnn_probe_copy(int64_t n, const float *src, float *dst);
