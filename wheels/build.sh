@@ -11,8 +11,8 @@ trap 'rm -rf "$work"' EXIT
 echo "== build"
 "$python" -m venv "$work/build"
 "$work/build/bin/pip" install build
-# By way of the sdist, so that a file missing from it shows. Debug symbols would triple the size.
-CFLAGS="${CFLAGS:-} -g0" "$work/build/bin/python" -m build --outdir "$work/dist" "$wheels/.."
+# By way of the sdist, so that a file missing from it shows.
+"$work/build/bin/python" -m build --outdir "$work/dist" "$wheels/.."
 wheel=$(echo "$work"/dist/*.whl)
 
 if command -v auditwheel >/dev/null; then
