@@ -209,24 +209,25 @@ def sigmoid(x: Any) -> Any:
 
 @_on_arrays
 def tanh(x: Any) -> Any:
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
     return _activation("tanh", x)
 
 
 @_on_arrays
 def relu(x: Any) -> Any:
-    """max(x, 0); NaN stays NaN."""
+    """max(x, 0); NaN stays NaN. Nair and Hinton, 2010."""
     return _activation("relu", x)
 
 
 @_on_arrays
 def relu6(x: Any) -> Any:
-    """min(max(x, 0), 6)."""
+    """min(max(x, 0), 6). Krizhevsky, 2010."""
     return _activation("relu6", x)
 
 
 @_on_arrays
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
-    """x above 0, negative_slope x below."""
+    """x above 0, negative_slope x below. Maas et al., 2013."""
     return _activation("leaky_relu", x, real(negative_slope, "negative_slope"))
 
 
@@ -239,7 +240,7 @@ def prelu(x: Any, weight: Any) -> Any:
 
 @_on_arrays
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    """log(1 + exp(beta x)) / beta; x itself where beta x > threshold."""
+    """log(1 + exp(beta x)) / beta; x itself where beta x > threshold. Dugas et al., 2001."""
     return _activation("softplus", x, real(beta, "beta"), real(threshold, "threshold"))
 
 
@@ -251,7 +252,7 @@ def mish(x: Any) -> Any:
 
 @_on_arrays
 def silu(x: Any) -> Any:
-    """x sigmoid(x)."""
+    """x sigmoid(x). Elfwing et al., 2017; as swish, Ramachandran et al., 2017."""
     return _activation("silu", x)
 
 

@@ -20,6 +20,8 @@ class Sigmoid(Module):
 
 
 class Tanh(Module):
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+
     def forward(self, x: Any) -> Any:
         return F.tanh(x)
 
