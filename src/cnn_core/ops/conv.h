@@ -69,7 +69,4 @@ size_t cnn_conv_bias_workspace(int64_t rows, int64_t channels);
 void cnn_conv_bias_backward(const cnn_kernels *kernels, int32_t threads, int64_t rows, int64_t channels,
                             const float *diff_dst, void *workspace, float *diff_bias);
 
-/* dst[i][c][r] = src[i][r][c] for n matrices: row-major images from channels-last ones and back. (conv_layout.c) */
-void cnn_conv_transpose_images(int32_t threads, int64_t n, int64_t rows, int64_t cols, const float *src, float *dst);
-
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "ops/norm.h"
+#include "ops/transpose.h"
 #include "ref/ref.h"
 
 enum {
@@ -122,7 +123,7 @@ static const float *parameter(const cnn_call *call, int32_t source, float otherw
     if (call->src[source] == NULL)
         for (int64_t i = 0; i < width; i++) made[i] = otherwise;
     else
-        cnn_norm_transpose(call->threads, o.matrices, o.channels, o.length, call->src[source], made);
+        cnn_transpose(call->threads, o.matrices, o.channels, o.length, call->src[source], made);
     return made;
 }
 
@@ -131,14 +132,14 @@ static float *take_rows(const cnn_call *call, const void *memory, char **cursor)
 {
     const cnn_image i = cnn_image_of(&call->node->src_shape[NORM_SRC]);
     float *rows = cnn_take(cursor, cnn_float_bytes(i.n * i.c * i.h * i.w));
-    cnn_norm_transpose(call->threads, i.n, i.h * i.w, i.c, memory, rows);
+    cnn_transpose(call->threads, i.n, i.h * i.w, i.c, memory, rows);
     return rows;
 }
 
 static void put_rows(const cnn_call *call, const float *rows, void *memory)
 {
     const cnn_image i = cnn_image_of(&call->node->src_shape[NORM_SRC]);
-    cnn_norm_transpose(call->threads, i.n, i.c, i.h * i.w, rows, memory);
+    cnn_transpose(call->threads, i.n, i.c, i.h * i.w, rows, memory);
 }
 
 static run run_of(const cnn_call *call, char **cursor)

@@ -7,6 +7,7 @@
  * the rows instead: dst^T = weights src^T. */
 #include "ops/check.h"
 #include "ops/conv.h"
+#include "ops/transpose.h"
 #include "ref/ref.h"
 
 static cnn_status infer(cnn_node *node)
@@ -72,14 +73,14 @@ static size_t dst_rows_bytes(const cnn_node *node)
 static void rows_of_image(int32_t threads, const cnn_shape *shape, const float *image, float *rows)
 {
     const cnn_image i = cnn_image_of(shape);
-    cnn_conv_transpose_images(threads, i.n, i.h * i.w, i.c, image, rows);
+    cnn_transpose(threads, i.n, i.h * i.w, i.c, image, rows);
 }
 
 /* image (channels-last) = rows (row-major) */
 static void image_of_rows(int32_t threads, const cnn_shape *shape, const float *rows, float *image)
 {
     const cnn_image i = cnn_image_of(shape);
-    cnn_conv_transpose_images(threads, i.n, i.c, i.h * i.w, rows, image);
+    cnn_transpose(threads, i.n, i.c, i.h * i.w, rows, image);
 }
 
 /* ---- dst^T = weights src^T --------------------------------------------------------------------------------------- */

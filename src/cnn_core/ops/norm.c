@@ -56,36 +56,3 @@ double cnn_norm_inverse_std(double var, double eps)
 {
     return 1.0 / sqrt(var + eps);
 }
-
-/* ---- layout ------------------------------------------------------------------------------------------------------ */
-
-/* A task transposes a band of columns of one matrix: what it writes is contiguous. */
-enum { BAND = 32 };
-
-typedef struct transposition {
-    int64_t rows, columns, bands;
-    const float *src;
-    float *dst;
-} transposition;
-
-static void transpose_band(void *arg, int64_t task, int32_t thread)
-{
-    (void)thread;
-    const transposition *t = arg;
-    const int64_t matrix = task / t->bands, begin = task % t->bands * BAND;
-    const int64_t end = cnn_min_i64(begin + BAND, t->columns);
-    const float *src = t->src + matrix * t->rows * t->columns;
-    float *dst = t->dst + matrix * t->rows * t->columns;
-    for (int64_t top = 0; top < t->rows; top += BAND) {
-        const int64_t bottom = cnn_min_i64(top + BAND, t->rows);
-        for (int64_t j = begin; j < end; j++)
-            for (int64_t i = top; i < bottom; i++) dst[j * t->rows + i] = src[i * t->columns + j];
-    }
-}
-
-void cnn_norm_transpose(int32_t threads, int64_t batch, int64_t rows, int64_t columns, const float *src, float *dst)
-{
-    transposition t = {rows, columns, cnn_ceil_div(columns, BAND), src, dst};
-    const double work = (double)batch * (double)rows * (double)columns;
-    cnn_parallel(cnn_useful_threads(threads, work), batch * t.bands, transpose_band, &t);
-}

@@ -56,7 +56,4 @@ static inline double cnn_moments_var(cnn_moments a)
 /* 1 / sqrt(var + eps) */
 double cnn_norm_inverse_std(double var, double eps);
 
-/* dst[b][j][i] = src[b][i][j] for `batch` matrices of rows x columns. */
-void cnn_norm_transpose(int32_t threads, int64_t batch, int64_t rows, int64_t columns, const float *src, float *dst);
-
 #endif

@@ -14,6 +14,7 @@
  * With few channels a row would not fill vectors: `fold` rows are then taken as one row of `width` columns, and the
  * copies of a channel in it are merged like blocks. */
 #include "ops/norm_columns.h"
+#include "ops/transpose.h"
 
 #include <string.h>
 
@@ -161,14 +162,14 @@ static float *take_columns(const cnn_norm_columns *view, const float *memory, in
 {
     float *columns = cnn_take(workspace, columns_bytes(view));
     const int64_t length = view->samples * view->rows / view->matrices;
-    cnn_norm_transpose(threads, view->matrices, view->channels, length, memory, columns);
+    cnn_transpose(threads, view->matrices, view->channels, length, memory, columns);
     return columns;
 }
 
 static void put_columns(const cnn_norm_columns *view, const float *columns, int32_t threads, float *memory)
 {
     const int64_t length = view->samples * view->rows / view->matrices;
-    cnn_norm_transpose(threads, view->matrices, length, view->channels, columns, memory);
+    cnn_transpose(threads, view->matrices, length, view->channels, columns, memory);
 }
 
 /* ---- running a pass ---------------------------------------------------------------------------------------------- */

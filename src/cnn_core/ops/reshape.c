@@ -1,8 +1,8 @@
 /* Reshape: the same elements in logical row-major order. Images lie channels-last, so flattening them is a transpose of
  * each; where that changes nothing in memory, and between other ranks, it is a copy. */
 #include "ops/check.h"
-#include "ops/conv.h"
 #include "ops/nest.h"
+#include "ops/transpose.h"
 #include "ref/ref.h"
 
 static cnn_status infer(cnn_node *node)
@@ -64,13 +64,13 @@ static void copy(int32_t threads, int64_t count, const float *src, float *dst)
 static void to_row_major(int32_t threads, const cnn_shape *shape, const float *src, float *dst)
 {
     const cnn_image image = cnn_image_of(shape);
-    cnn_conv_transpose_images(threads, image.n, image.h * image.w, image.c, src, dst);
+    cnn_transpose(threads, image.n, image.h * image.w, image.c, src, dst);
 }
 
 static void to_channels_last(int32_t threads, const cnn_shape *shape, const float *src, float *dst)
 {
     const cnn_image image = cnn_image_of(shape);
-    cnn_conv_transpose_images(threads, image.n, image.c, image.h * image.w, src, dst);
+    cnn_transpose(threads, image.n, image.c, image.h * image.w, src, dst);
 }
 
 /* `scratch` is needed where both layouts are permuted and the shapes differ. */

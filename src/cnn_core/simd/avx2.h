@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #define VF_WIDTH 8
-#define VF_REGISTERS 16
 
 typedef __m256 vf;
 typedef __m256 vm;
@@ -51,12 +50,10 @@ static inline vm vf_ge(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
 static inline vm vf_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 static inline vm vf_le(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 static inline vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
-static inline vm vf_ne(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ); }
 static inline vm vf_isnan(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 static inline vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
 static inline vm vm_or(vm a, vm b) { return _mm256_or_ps(a, b); }
 static inline vm vm_not(vm a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
-static inline bool vm_any(vm m) { return _mm256_movemask_ps(m) != 0; }
 static inline vf vf_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
 
 /* max_ps gives its second operand when either is NaN: that covers a NaN in b, the blend one in a. */
@@ -79,8 +76,6 @@ static inline float vf_max_lane(vf a)
     return _mm256_cvtss_f32(m);
 }
 
-static inline vf vf_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-
 static inline vi vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
 static inline vi vi_load_tail(const int32_t *p, int n) { return _mm256_maskload_epi32(p, vf_tail_mask(n)); }
@@ -94,7 +89,6 @@ static inline vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 static inline vi vi_shl(vi a, int bits) { return _mm256_slli_epi32(a, bits); }
 static inline vi vi_shr(vi a, int bits) { return _mm256_srli_epi32(a, bits); }
 static inline vf vf_of_vi(vi a) { return _mm256_cvtepi32_ps(a); }
-static inline vi vi_of_vf(vf a) { return _mm256_cvtps_epi32(a); }
 static inline vf vf_bits(vi a) { return _mm256_castsi256_ps(a); }
 static inline vi vi_bits(vf a) { return _mm256_castps_si256(a); }
 

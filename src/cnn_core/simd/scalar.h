@@ -11,7 +11,6 @@
 #include <string.h>
 
 #define VF_WIDTH 1
-#define VF_REGISTERS 16 /* how many vectors a kernel may keep live */
 
 typedef float vf;
 typedef bool vm;
@@ -44,30 +43,20 @@ static inline vf vf_copysign(vf magnitude, vf sign) { return copysignf(magnitude
 static inline vf vf_max(vf a, vf b) { return a > b || a != a ? a : b; }
 static inline vf vf_min(vf a, vf b) { return a < b || a != a ? a : b; }
 
-/* Comparisons with NaN are false, but for vf_ne. */
+/* Comparisons with NaN are false. */
 static inline vm vf_gt(vf a, vf b) { return a > b; }
 static inline vm vf_ge(vf a, vf b) { return a >= b; }
 static inline vm vf_lt(vf a, vf b) { return a < b; }
 static inline vm vf_le(vf a, vf b) { return a <= b; }
 static inline vm vf_eq(vf a, vf b) { return a == b; }
-static inline vm vf_ne(vf a, vf b) { return a != b; }
 static inline vm vf_isnan(vf a) { return a != a; }
 static inline vm vm_and(vm a, vm b) { return a && b; }
 static inline vm vm_or(vm a, vm b) { return a || b; }
 static inline vm vm_not(vm a) { return !a; }
-static inline bool vm_any(vm m) { return m; }
 static inline vf vf_select(vm m, vf yes, vf no) { return m ? yes : no; }
 
 static inline float vf_sum(vf a) { return a; } /* the lanes' sum, in one fixed order */
 static inline float vf_max_lane(vf a) { return a; } /* the largest lane; NaN if any is */
-
-/* To the nearest integer, ties to even; |a| < 2^22. */
-static inline vf vf_round(vf a)
-{
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it leaves no bits below the point */
-    volatile float shifted = a + magic;
-    return shifted - magic;
-}
 
 static inline vi vi_set1(int32_t x) { return x; }
 static inline vi vi_load(const int32_t *p) { return *p; }
@@ -85,7 +74,6 @@ static inline vi vi_and(vi a, vi b) { return a & b; }
 static inline vi vi_shl(vi a, int bits) { return (int32_t)((uint32_t)a << bits); }
 static inline vi vi_shr(vi a, int bits) { return (int32_t)((uint32_t)a >> bits); } /* zeros come in */
 static inline vf vf_of_vi(vi a) { return (float)a; }
-static inline vi vi_of_vf(vf a) { return (int32_t)a; } /* a holds integers */
 static inline vf vf_bits(vi a)
 {
     float f;

@@ -1,5 +1,7 @@
-/* Channels-last images from row-major ones, and back. */
-#include "ops/conv.h"
+#include "ops/transpose.h"
+
+#include "base/memory.h"
+#include "thread/thread.h"
 
 #define TILE 16 /* a line of cache each way */
 
@@ -22,7 +24,7 @@ static void transpose_rows(void *arg, int64_t task, int32_t thread)
             for (int64_t r = first; r < last; r++) dst[c * rows + r] = src[r * cols + c];
 }
 
-void cnn_conv_transpose_images(int32_t threads, int64_t n, int64_t rows, int64_t cols, const float *src, float *dst)
+void cnn_transpose(int32_t threads, int64_t n, int64_t rows, int64_t cols, const float *src, float *dst)
 {
     transpose_job job = {rows, cols, cnn_ceil_div(rows, TILE), src, dst};
     const double work = (double)n * (double)rows * (double)cols;
