@@ -1,4 +1,4 @@
-"""The command line: pycnn train | eval | predict | summary | info."""
+"""The command line: pycnn train | eval | predict | summary | bench | info."""
 
 from __future__ import annotations
 

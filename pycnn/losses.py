@@ -29,7 +29,7 @@ class Loss:
     array; `backward` then gives the gradient by the output. float32 and float64 are computed in their own precision.
 
     Args:
-        reduction: 'mean', 'sum' or 'none'. The mean over nothing is 0.
+        reduction: 'mean', 'sum' or 'none'. The mean over an empty batch is 0, over ignored targets only NaN.
 
     Raises:
         TypeError: an argument is no array or of another dtype. ValueError: shapes do not fit, or a target is no class.

@@ -8,6 +8,7 @@
  * The gradient of the weights sums over tiles, in the transformed domain: 36 outer products. Tiles are taken in chunks;
  * for each chunk all tiles are transformed, then every plane adds its products to its sums, which stay in cache. */
 #include "ops/conv.h"
+#include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
 
 #define PLANES CNN_WINOGRAD_PLANES
@@ -227,9 +228,7 @@ static void run_pass(const cnn_conv_call *call)
         .turned = back,
         .src = back ? call->y : call->x,
     };
-    float *zero = cnn_take(&cursor, plan.zero_bytes);
-    for (int64_t c = 0; c < plan.tiles.ic; c++) zero[c] = 0.0f;
-    job.zero = zero;
+    job.zero = cnn_conv_zeros(&cursor, plan.tiles.ic);
     job.weights = cnn_take(&cursor, plan.weights_bytes);
     job.scratch = cursor;
     const double pairs = (double)plan.tiles.ic * (double)plan.tiles.oc;
@@ -350,9 +349,7 @@ static void run_gradient(const cnn_conv_call *call)
     const gradient_plan plan = plan_gradient(call->conv, call->kernels);
     char *cursor = call->workspace;
     gradient_job job = {.plan = &plan, .call = call};
-    float *zero = cnn_take(&cursor, plan.zero_bytes);
-    for (size_t i = 0; i < plan.zero_bytes / sizeof(float); i++) zero[i] = 0.0f;
-    job.zero = zero;
+    job.zero = cnn_conv_zeros(&cursor, cnn_max_i64(plan.tiles.ic, plan.tiles.oc));
     job.src = cnn_take(&cursor, plan.src_bytes);
     job.diff = cnn_take(&cursor, plan.diff_bytes);
     job.sums = cnn_take(&cursor, plan.sums_bytes);
