@@ -23,6 +23,14 @@ size_t cnn_conv_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_ke
 
 void cnn_conv_run(const cnn_conv_call *call) { choose(call->conv, call->pass)->run(call); }
 
+size_t cnn_conv_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    const cnn_conv_algorithm *algorithm = choose(conv, pass);
+    return algorithm->packed == NULL ? 0 : algorithm->packed(conv, pass, kernels);
+}
+
+void cnn_conv_pack(const cnn_conv_call *call, void *packed) { choose(call->conv, call->pass)->pack(call, packed); }
+
 void cnn_conv_flatten(cnn_conv *conv)
 {
     const bool moves = conv->kh != 1 || conv->kw != 1 || conv->stride[0] != 1 || conv->stride[1] != 1 ||
@@ -164,6 +172,7 @@ static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, con
         .dilation = {a->conv.dilation[0], a->conv.dilation[1]},
         .padding = {a->conv.padding[0], a->conv.padding[1]},
         .direct = node->direct,
+        .packed = node->packed,
     };
     int64_t stride[CNN_MAX_RANK];
     cnn_shape_strides(weights, !node->row_major[1], stride);
@@ -220,9 +229,26 @@ static cnn_status forward(const cnn_call *call, const direction *d)
     *(d->transposed ? &pass.y : &pass.x) = call->src[0];
     pass.weights = call->src[1];
     pass.bias = call->src[2];
+    pass.packed = call->packed;
+    if (call->node->epilogue.adds) pass.addend = call->src[call->node->row->max_sources];
+    if (call->node->epilogue.activates) pass.activation = &call->node->epilogue.activation;
     pass.out = call->dst;
     cnn_conv_run(&pass);
     return CNN_OK;
+}
+
+static size_t packed(const cnn_node *node, const direction *d)
+{
+    if (cnn_shape_count(&node->dst_shape) == 0) return 0;
+    const cnn_conv conv = conv_of(node, d);
+    return cnn_conv_packed(&conv, d->forward, node->kernels);
+}
+
+static void pack(const cnn_node *node, void *const *src, void *to, const direction *d)
+{
+    const cnn_conv conv = conv_of(node, d);
+    const cnn_conv_call call = {.pass = d->forward, .conv = &conv, .kernels = node->kernels, .threads = 1, .weights = src[1]};
+    cnn_conv_pack(&call, to);
 }
 
 static cnn_status backward(const cnn_call *call, const direction *d)
@@ -255,6 +281,10 @@ static size_t conv2d_workspace(const cnn_node *node, bool back, int32_t threads)
     return workspace(node, back, threads, &plain);
 }
 
+static size_t conv2d_packed(const cnn_node *node) { return packed(node, &plain); }
+
+static void conv2d_pack(const cnn_node *node, void *const *src, void *to) { pack(node, src, to, &plain); }
+
 static cnn_status conv2d_forward(const cnn_call *call) { return forward(call, &plain); }
 
 static cnn_status conv2d_backward(const cnn_call *call) { return backward(call, &plain); }
@@ -263,6 +293,10 @@ static size_t conv_transpose2d_workspace(const cnn_node *node, bool back, int32_
 {
     return workspace(node, back, threads, &transposed);
 }
+
+static size_t conv_transpose2d_packed(const cnn_node *node) { return packed(node, &transposed); }
+
+static void conv_transpose2d_pack(const cnn_node *node, void *const *src, void *to) { pack(node, src, to, &transposed); }
 
 static cnn_status conv_transpose2d_forward(const cnn_call *call) { return forward(call, &transposed); }
 
@@ -279,6 +313,8 @@ const cnn_op_row cnn_op_conv2d = {
     .workspace = conv2d_workspace,
     .forward = conv2d_forward,
     .backward = conv2d_backward,
+    .packed = conv2d_packed,
+    .pack = conv2d_pack,
     .reference_forward = cnn_ref_conv2d_forward,
     .reference_backward = cnn_ref_conv2d_backward,
 };
@@ -294,6 +330,8 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .workspace = conv_transpose2d_workspace,
     .forward = conv_transpose2d_forward,
     .backward = conv_transpose2d_backward,
+    .packed = conv_transpose2d_packed,
+    .pack = conv_transpose2d_pack,
     .reference_forward = cnn_ref_conv_transpose2d_forward,
     .reference_backward = cnn_ref_conv_transpose2d_backward,
 };

@@ -22,6 +22,7 @@ typedef struct cnn_conv {
     int64_t stride[2], dilation[2], padding[2]; /* rows, columns; top, left */
     int64_t weights_stride[4];                  /* in elements, of (oc, ic / groups, kh, kw) */
     bool direct;                                /* Winograd is not wanted */
+    bool packed;                                /* the weights come packed: no workspace is needed for them */
 } cnn_conv;
 
 typedef enum cnn_conv_pass { CNN_CONV_FORWARD, CNN_CONV_BACKWARD_DATA, CNN_CONV_BACKWARD_WEIGHTS } cnn_conv_pass;
@@ -34,6 +35,10 @@ typedef struct cnn_conv_call {
     int32_t threads;
     char *workspace;
     const float *x, *y, *weights, *bias; /* those that the pass reads; bias may be NULL */
+    const void *packed;                  /* the weights as the algorithm's `pack` left them, or NULL: pack them now */
+    /* The epilogue: out = activation(sums + bias + addend); NULL where there is none. Not in backward weights. */
+    const float *addend;
+    const struct cnn_activation_attributes *activation;
     float *out; /* y (`=`) of forward, x (`=`) of backward data, diff_weights (`+=`) of backward weights */
 } cnn_conv_call;
 
@@ -43,6 +48,10 @@ typedef struct cnn_conv_algorithm {
     bool (*suits)(const cnn_conv *conv, cnn_conv_pass pass);
     size_t (*workspace)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads);
     void (*run)(const cnn_conv_call *call);
+    /* Weights packed once, for forward and backward data: their bytes, and the packing of call->weights. NULL: the
+     * algorithm reads them as they are. */
+    size_t (*packed)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
+    void (*pack)(const cnn_conv_call *call, void *packed);
 } cnn_conv_algorithm;
 
 extern const cnn_conv_algorithm cnn_conv_depthwise; /* one filter a channel; all passes (conv_depthwise.c) */
@@ -56,6 +65,8 @@ void cnn_conv_flatten(cnn_conv *conv);
 /* Runs the first algorithm of the list that suits; cnn_conv_workspace tells its bytes. (conv.c) */
 size_t cnn_conv_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads);
 void cnn_conv_run(const cnn_conv_call *call);
+size_t cnn_conv_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
+void cnn_conv_pack(const cnn_conv_call *call, void *packed);
 
 /* Roughly the nanoseconds that one core takes for a pass. */
 static inline double cnn_conv_work(const cnn_conv *conv, const cnn_kernels *kernels)

@@ -202,4 +202,9 @@ static bool depthwise_suits(const cnn_conv *conv, cnn_conv_pass pass)
     return conv->groups > 1 && conv->groups == conv->ic && conv->groups == conv->oc;
 }
 
-const cnn_conv_algorithm cnn_conv_depthwise = {"depthwise", depthwise_suits, depthwise_workspace, run_depthwise};
+const cnn_conv_algorithm cnn_conv_depthwise = {
+    .name = "depthwise",
+    .suits = depthwise_suits,
+    .workspace = depthwise_workspace,
+    .run = run_depthwise,
+};

@@ -284,4 +284,9 @@ static bool direct_suits(const cnn_conv *conv, cnn_conv_pass pass)
     return pass != CNN_CONV_BACKWARD_WEIGHTS;
 }
 
-const cnn_conv_algorithm cnn_conv_direct = {"direct", direct_suits, direct_workspace, run_direct};
+const cnn_conv_algorithm cnn_conv_direct = {
+    .name = "direct",
+    .suits = direct_suits,
+    .workspace = direct_workspace,
+    .run = run_direct,
+};

@@ -329,4 +329,9 @@ static bool outer_suits(const cnn_conv *conv, cnn_conv_pass pass)
     return pass == CNN_CONV_BACKWARD_WEIGHTS;
 }
 
-const cnn_conv_algorithm cnn_conv_outer = {"outer", outer_suits, outer_workspace, run_outer};
+const cnn_conv_algorithm cnn_conv_outer = {
+    .name = "outer",
+    .suits = outer_suits,
+    .workspace = outer_workspace,
+    .run = run_outer,
+};

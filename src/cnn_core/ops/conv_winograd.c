@@ -387,4 +387,9 @@ static void run_winograd(const cnn_conv_call *call)
         run_pass(call);
 }
 
-const cnn_conv_algorithm cnn_conv_winograd = {"winograd", winograd_suits, winograd_workspace, run_winograd};
+const cnn_conv_algorithm cnn_conv_winograd = {
+    .name = "winograd",
+    .suits = winograd_suits,
+    .workspace = winograd_workspace,
+    .run = run_winograd,
+};

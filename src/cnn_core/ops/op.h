@@ -6,6 +6,13 @@
 #include "cpu/kernels.h"
 #include "thread/thread.h"
 
+/* What is fused behind an operation: dst = activation(result + addend), both optional. The addend has the shape of dst
+ * and is the source number row->max_sources. Put there by the planner, where the row says that it can (`fuses`). */
+typedef struct cnn_epilogue {
+    bool adds, activates;
+    struct cnn_activation_attributes activation;
+} cnn_epilogue;
+
 /* One operation in a graph: everything known of it before it runs. */
 typedef struct cnn_node {
     const struct cnn_op_row *row;
@@ -20,13 +27,16 @@ typedef struct cnn_node {
     bool wanted[CNN_MAX_SOURCES];    /* backward: the gradient of this source is needed (set when planned) */
     cnn_shape dst_shape;
     bool direct; /* no Winograd convolution (set when planned) */
+    bool packed; /* forward gets the row's packed parameters: no workspace is needed for them (set when planned) */
+    cnn_epilogue epilogue; /* (set when planned) */
     uint64_t id; /* the operation's number in its graph: its stream of random numbers */
 } cnn_node;
 
 /* One run of an operation. Absent sources are NULL. */
 typedef struct cnn_call {
     const cnn_node *node;
-    void *const *src;          /* sources; states may be written */
+    void *const *src;          /* sources; states may be written; the epilogue's addend is src[row->max_sources] */
+    const void *packed;        /* forward: what the row's `pack` made of constant parameters; NULL: they are in src */
     void *dst;                 /* forward: gets `=` the result; backward: holds it, if the row keeps it */
     const void *diff_dst;      /* backward: the gradient of dst */
     void *const *diff_src;     /* backward: gets `=` or, where the row accumulates, `+=`; NULL where not wanted */
@@ -56,7 +66,16 @@ typedef struct cnn_op_row {
     cnn_status (*forward)(const cnn_call *call);
     cnn_status (*backward)(const cnn_call *call); /* NULL: gives no gradient */
 
-    /* The scalar reference: float64 always, float32 when the plan asks for it. Same `saved` layout and workspace. */
+    /* Whether forward (and backward, if asked) of the node can take this epilogue; NULL: it never can. Backward of an
+     * activating node is called with dst, and with diff_src of the addend (`=`). */
+    bool (*fuses)(const cnn_node *node, const cnn_epilogue *epilogue, bool backward);
+    /* For parameters that never change: the bytes that `pack` fills from the sources, and that forward then reads
+     * instead of them. NULL, or 0 bytes: forward reads the sources themselves. */
+    size_t (*packed)(const cnn_node *node);
+    void (*pack)(const cnn_node *node, void *const *src, void *packed);
+
+    /* The scalar reference: float64 always, float32 when the plan asks for it. Same `saved` layout and workspace. Nodes
+     * for the reference have no epilogue and nothing packed. */
     cnn_status (*reference_forward)(const cnn_call *call);
     cnn_status (*reference_backward)(const cnn_call *call);
 } cnn_op_row;
