@@ -21,6 +21,7 @@ from pycnn.random import manual_seed
 if TYPE_CHECKING:
     from pycnn import callbacks, data, losses, models, optim, regularizers
     from pycnn._summary import summary
+    from pycnn.plan import Plan, compile
     from pycnn.serialization import load_weights, save
     from pycnn.trainer import Trainer
 
@@ -29,7 +30,9 @@ __version__ = cpu_info()["version"]
 # What an import of the package need not pay for.
 _LAZY_MODULES = ("callbacks", "data", "losses", "models", "optim", "regularizers")
 _LAZY_NAMES = {
+    "Plan": "pycnn.plan",
     "Trainer": "pycnn.trainer",
+    "compile": "pycnn.plan",
     "load_weights": "pycnn.serialization",
     "save": "pycnn.serialization",
     "summary": "pycnn._summary",
@@ -52,9 +55,11 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "FormatError",
+    "Plan",
     "Trainer",
     "__version__",
     "callbacks",
+    "compile",
     "cpu_info",
     "data",
     "functional",

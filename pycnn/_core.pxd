@@ -155,11 +155,18 @@ cdef extern from "cnn_core.h" nogil:
         pass
     ctypedef int32_t cnn_value
 
+    ctypedef enum cnn_memory:
+        CNN_MEMORY_CONSTANTS
+        CNN_MEMORY_ACTIVATIONS
+        CNN_MEMORY_GRADIENTS
+        CNN_MEMORY_WORKSPACE
+
     ctypedef struct cnn_plan_options:
         int32_t backward
         int32_t repeat
         int32_t reference
         int32_t direct
+        int32_t threads
 
     ctypedef struct cnn_segment:
         void *weights
@@ -216,10 +223,14 @@ cdef extern from "cnn_core.h" nogil:
                                const cnn_value *sources, cnn_value *value)
     cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value)
     cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value)
+    int32_t cnn_graph_num_values(const cnn_graph *graph)
     cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_shape *shape)
 
     cnn_status cnn_plan_create(const cnn_graph *graph, const cnn_plan_options *options, cnn_plan **plan)
+    cnn_status cnn_plan_freeze(const cnn_graph *graph, const cnn_plan_options *options, const void *const *data,
+                               cnn_plan **plan)
     void cnn_plan_free(cnn_plan *plan)
+    size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind)
 
     cnn_status cnn_context_create(const cnn_plan *plan, cnn_context **context)
     void cnn_context_free(cnn_context *context)

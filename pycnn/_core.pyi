@@ -108,6 +108,22 @@ class Runner:
     def forward(self, arrays: tuple[Array, ...], seed: int = 0, call: int = 0) -> list[Array]: ...
     def backward(self, arrays: tuple[Array | None, ...], want_inputs: bool = True) -> list[Any]: ...
 
+class FrozenPlan:
+    input_shapes: list[tuple[int, ...]]
+    output_shapes: list[tuple[int, ...]]
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: list[tuple[str, int, str]],
+        outputs: list[int],
+        constants: list[tuple[int, Array]],
+        winograd: bool = True,
+        threads: int = 0,
+        reference: bool = False,
+    ) -> None: ...
+    def bytes(self) -> dict[str, int]: ...
+    def run(self, arrays: tuple[Array, ...]) -> list[Array]: ...
+
 class Segments:
     def __init__(self, dtype: Any, rows: list[tuple[Array, Array, int]]) -> None: ...
     def update(

@@ -83,6 +83,7 @@ cdef int read_pair(values, int64_t *out) except -1:
 include "_border.pxi"
 include "_graph.pxi"
 include "_runner.pxi"
+include "_frozen.pxi"
 include "_segments.pxi"
 
 

@@ -274,21 +274,28 @@ def flatten_results(results: Any) -> tuple[list[Tensor], Any]:
     raise TypeError(f"forward: returned {type(results).__name__}, expected a tensor or a tuple of tensors")
 
 
+def list_outputs(tracer: Tracer, results: Any) -> tuple[list[int], Any]:
+    """Makes what `forward` returned the graph's outputs; returns their values, and a recipe for arrays in their places.
+
+    The engine's outputs are results of operations, each once: an input passed through is copied."""
+    tensors, container = flatten_results(results)
+    graph = tracer.graph
+    outputs: list[int] = []
+    for tensor in tensors:
+        value = tensor.value
+        if value in outputs or any(value == v for _, v, _ in tracer.inputs):
+            value = graph.reshape(value, tensor.shape)
+        outputs.append(value)
+        graph.output(value)
+    return outputs, container
+
+
 class Traced:
     """A traced network, ready to run."""
 
     def __init__(self, tracer: Tracer, results: Any, *, copy: bool, backward: bool = True, repeat: bool = True) -> None:
-        tensors, self.container = flatten_results(results)
-        graph = tracer.graph
-        outputs = []
-        for tensor in tensors:
-            # The engine's outputs are results of operations, each once: an input passed through is copied.
-            value = tensor.value
-            if value in outputs or any(value == v for _, v, _ in tracer.inputs):
-                value = graph.reshape(value, tensor.shape)
-            outputs.append(value)
-            graph.output(value)
-        self.runner = Runner(graph, tracer.inputs, outputs, backward, repeat, copy)
+        outputs, self.container = list_outputs(tracer, results)
+        self.runner = Runner(tracer.graph, tracer.inputs, outputs, backward, repeat, copy)
         self.held = []
         for value, data, grad, owner in tracer.bindings.values():
             self.runner.bind(value, data, grad)

@@ -55,6 +55,8 @@ cnn_status cnn_context_bind(cnn_context *context, cnn_value value, void *data, v
     if (value < 0 || value >= graph->num_values)
         return cnn_fail(CNN_INVALID_VALUE, "value %d is not of this plan, which has %d", value, graph->num_values);
     const cnn_tensor *tensor = &graph->values[value];
+    if (context->plan->constants != NULL && (tensor->kind == CNN_VALUE_PARAMETER || tensor->kind == CNN_VALUE_STATE))
+        return cnn_fail(CNN_INVALID_VALUE, "value %d is a constant of this plan", value);
     if (tensor->kind == CNN_VALUE_RESULT && !tensor->output)
         return cnn_fail(CNN_INVALID_VALUE, "value %d is neither input, parameter, state nor output", value);
     context->bound_data[value] = data;
@@ -72,7 +74,8 @@ cnn_status cnn_context_random(cnn_context *context, uint64_t seed, uint64_t call
 /* The thread count may have risen since the last run; this is the only allocation after creation. */
 static cnn_status prepare_workspace(cnn_context *context)
 {
-    const int32_t threads = cnn_get_num_threads();
+    const int32_t chosen = context->plan->options.threads;
+    const int32_t threads = chosen > 0 ? chosen : cnn_get_num_threads();
     context->run_threads = threads;
     if (threads <= context->threads) return CNN_OK;
     const size_t bytes = cnn_plan_workspace(context->plan, threads);
@@ -96,7 +99,10 @@ static size_t value_bytes(const cnn_context *context, cnn_value value)
 static void *data_of(const cnn_context *context, cnn_value value)
 {
     if (value == CNN_NONE) return NULL;
-    const size_t offset = context->plan->values[value].data;
+    const cnn_plan *plan = context->plan;
+    const size_t offset = plan->values[value].data;
+    /* Operations write to states only, and not to those of a frozen plan. */
+    if (plan->constants != NULL && plan->constants[value] != NULL) return (void *)(uintptr_t)plan->constants[value];
     return offset == CNN_NO_BUFFER ? context->bound_data[value] : context->arena + offset;
 }
 
@@ -113,7 +119,9 @@ static cnn_status check_bound(const cnn_context *context)
     const cnn_graph *graph = &context->plan->graph;
     for (cnn_value v = 0; v < graph->num_values; v++) {
         const cnn_tensor *tensor = &graph->values[v];
-        const bool external = tensor->kind != CNN_VALUE_RESULT || tensor->output;
+        const bool own = context->plan->constants != NULL &&
+                         (tensor->kind == CNN_VALUE_PARAMETER || tensor->kind == CNN_VALUE_STATE);
+        const bool external = (tensor->kind != CNN_VALUE_RESULT && !own) || tensor->output;
         if (external && context->bound_data[v] == NULL && value_bytes(context, v) > 0)
             return cnn_fail(CNN_INVALID_STATE, "%s %d is not bound to memory", kind_names[tensor->kind], v);
     }
@@ -139,22 +147,18 @@ static void describe_call(const cnn_context *context, int32_t s, void **src, cnn
     const cnn_step *step = &context->plan->graph.steps[s];
     const size_t saved = context->plan->steps[s].saved;
     for (int32_t i = 0; i < step->node.num_sources; i++) src[i] = data_of(context, step->source[i]);
-    for (int32_t i = step->node.num_sources; i < step->node.row->max_sources; i++) src[i] = NULL;
+    for (int32_t i = step->node.num_sources; i <= step->node.row->max_sources && i < CNN_MAX_SOURCES; i++) src[i] = NULL;
     *call = (cnn_call){
         .node = &step->node,
         .src = src,
         .dst = data_of(context, step->result),
+        .packed = context->plan->steps[s].packed,
         .saved = saved == CNN_NO_BUFFER ? NULL : context->arena + saved,
         .workspace = context->workspace,
         .threads = context->run_threads,
         .random_seed = context->random_seed,
         .random_call = context->random_call,
     };
-}
-
-static bool use_reference(const cnn_context *context)
-{
-    return context->plan->options.reference || context->plan->graph.dtype == CNN_FLOAT64;
 }
 
 cnn_status cnn_context_forward(cnn_context *context)
@@ -170,7 +174,7 @@ cnn_status cnn_context_forward(cnn_context *context)
         if (cnn_shape_count(&step->node.dst_shape) == 0) continue;
         cnn_call call;
         describe_call(context, s, src, &call);
-        const cnn_status status = use_reference(context) ? row->reference_forward(&call) : row->forward(&call);
+        const cnn_status status = cnn_plan_uses_reference(context->plan) ? row->reference_forward(&call) : row->forward(&call);
         if (status != CNN_OK) return cnn_fail_in(row->name, status);
     }
     for (cnn_value v = 0; v < plan->graph.num_values; v++)
@@ -213,10 +217,12 @@ static cnn_status run_backward(const cnn_context *context, int32_t s)
         diff_src[i] = aside ? context->arena + flow[i].temporary : diff_of(context, step->source[i]);
         const size_t bytes = value_bytes(context, step->source[i]);
         const bool adds = (row->accumulates & SRC(i)) != 0;
-        if (bytes > 0 && diff_src[i] != NULL && (flow[i].zero_first || (empty && !adds))) memset(diff_src[i], 0, bytes);
+        if (flow[i].add) call.add |= SRC(i);
+        if (bytes > 0 && diff_src[i] != NULL && (flow[i].zero_first || (empty && !adds && !flow[i].add)))
+            memset(diff_src[i], 0, bytes);
     }
     if (!empty) {
-        const cnn_status status = use_reference(context) ? row->reference_backward(&call) : row->backward(&call);
+        const cnn_status status = cnn_plan_uses_reference(context->plan) ? row->reference_backward(&call) : row->backward(&call);
         if (status != CNN_OK) return cnn_fail_in(row->name, status);
     }
     for (int32_t i = 0; i < step->node.num_sources; i++)

@@ -160,6 +160,8 @@ cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value)
     return CNN_OK;
 }
 
+int32_t cnn_graph_num_values(const cnn_graph *graph) { return graph->num_values; }
+
 cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_shape *shape)
 {
     CNN_TRY(check_value(graph, value));

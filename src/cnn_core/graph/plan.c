@@ -1,20 +1,10 @@
-/* From graph to plan: where gradients flow, how long buffers live, where they lie. */
+/* From graph to plan: what is fused, where gradients flow, what backward will read. */
 #include "graph/plan.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph/arena.h"
-
-static int32_t forward_time(int32_t step)
-{
-    return step;
-}
-
-static int32_t backward_time(const cnn_graph *graph, int32_t step)
-{
-    return 2 * graph->num_steps - 1 - step;
-}
+#include "graph/passes.h"
 
 static cnn_status copy_graph(const cnn_graph *from, cnn_graph *to)
 {
@@ -65,7 +55,8 @@ static void plan_gradients(cnn_plan *plan, const bool *needed)
             const bool first = !target->has_gradient && graph->values[source].kind != CNN_VALUE_PARAMETER;
             flow->wanted = step->node.wanted[i] = true;
             flow->zero_first = adds && first;
-            if (!adds && !first) flow->temporary = 0;
+            flow->add = !first && !adds && (step->node.row->can_add & SRC(i)) && !cnn_plan_uses_reference(plan);
+            if (!first && !adds && !flow->add) flow->temporary = 0;
             if (graph->values[source].output) target->copy_diff = true;
             target->has_gradient = true;
         }
@@ -79,107 +70,8 @@ static void plan_kept(cnn_plan *plan)
         const cnn_step *step = &plan->graph.steps[s];
         for (int32_t i = 0; i < step->node.num_sources; i++)
             if (step->node.present[i] && (step->node.row->keeps_src & SRC(i))) plan->values[step->source[i]].kept = true;
-        if (step->node.row->keeps_dst) plan->values[step->result].kept = true;
+        if (cnn_node_keeps_dst(&step->node)) plan->values[step->result].kept = true;
     }
-}
-
-/* The last time that a result's data is read. */
-static int32_t last_read(const cnn_plan *plan, cnn_value value)
-{
-    const cnn_graph *graph = &plan->graph;
-    const int32_t end = 2 * graph->num_steps;
-    const cnn_tensor *tensor = &graph->values[value];
-    if (plan->values[value].kept && plan->options.repeat) return end;
-    int32_t last = tensor->output ? graph->num_steps : forward_time(tensor->producer);
-    for (int32_t s = tensor->producer; s < graph->num_steps; s++) {
-        const cnn_step *step = &graph->steps[s];
-        bool read_back = step->result == value && step->node.row->keeps_dst;
-        for (int32_t i = 0; i < step->node.num_sources; i++) {
-            if (step->source[i] != value) continue;
-            if (forward_time(s) > last) last = forward_time(s);
-            read_back = read_back || (step->node.row->keeps_src & SRC(i)) != 0;
-        }
-        if (read_back && plan->steps[s].backward && backward_time(graph, s) > last) last = backward_time(graph, s);
-    }
-    return last;
-}
-
-/* The first time that a result's gradient is written: at its last consumer in backward's order. */
-static int32_t first_gradient(const cnn_plan *plan, cnn_value value)
-{
-    const cnn_graph *graph = &plan->graph;
-    if (plan->values[value].copy_diff) return graph->num_steps;
-    for (int32_t s = graph->num_steps - 1; s >= 0; s--)
-        for (int32_t i = 0; i < graph->steps[s].node.num_sources; i++)
-            if (graph->steps[s].source[i] == value && plan->steps[s].flow[i].wanted) return backward_time(graph, s);
-    return graph->num_steps;
-}
-
-/* The output is written straight into the caller's memory, and its gradient read from there. */
-static bool data_is_bound(const cnn_plan *plan, cnn_value v)
-{
-    return plan->graph.values[v].output && !plan->values[v].kept;
-}
-
-static bool diff_is_bound(const cnn_plan *plan, cnn_value v)
-{
-    return plan->graph.values[v].output && !plan->values[v].copy_diff;
-}
-
-static int32_t list_value_buffers(cnn_plan *plan, cnn_buffer *list)
-{
-    int32_t count = 0;
-    const cnn_graph *graph = &plan->graph;
-    for (cnn_value v = 0; v < graph->num_values; v++) {
-        const cnn_tensor *tensor = &graph->values[v];
-        if (tensor->kind != CNN_VALUE_RESULT) continue;
-        const size_t bytes = cnn_tensor_bytes(&tensor->shape, tensor->dtype);
-        if (!data_is_bound(plan, v))
-            list[count++] =
-                (cnn_buffer){bytes, forward_time(tensor->producer), last_read(plan, v), &plan->values[v].data};
-        if (plan->values[v].has_gradient && !diff_is_bound(plan, v))
-            list[count++] = (cnn_buffer){bytes, first_gradient(plan, v), backward_time(graph, tensor->producer),
-                                         &plan->values[v].diff};
-    }
-    return count;
-}
-
-static int32_t list_step_buffers(cnn_plan *plan, cnn_buffer *list)
-{
-    int32_t count = 0;
-    const cnn_graph *graph = &plan->graph;
-    for (int32_t s = 0; s < graph->num_steps; s++) {
-        const cnn_step *step = &graph->steps[s];
-        const size_t saved = step->node.row->saved == NULL ? 0 : step->node.row->saved(&step->node);
-        const int32_t back = backward_time(graph, s);
-        if (saved > 0) {
-            int32_t last = forward_time(s);
-            if (plan->steps[s].backward) last = plan->options.repeat ? 2 * graph->num_steps : back;
-            list[count++] = (cnn_buffer){saved, forward_time(s), last, &plan->steps[s].saved};
-        }
-        for (int32_t i = 0; i < step->node.num_sources; i++) {
-            if (plan->steps[s].flow[i].temporary == CNN_NO_BUFFER) continue;
-            const cnn_tensor *source = &graph->values[step->source[i]];
-            const size_t bytes = cnn_tensor_bytes(&source->shape, source->dtype);
-            list[count++] = (cnn_buffer){bytes, back, back, &plan->steps[s].flow[i].temporary};
-        }
-    }
-    return count;
-}
-
-static cnn_status plan_memory(cnn_plan *plan)
-{
-    const cnn_graph *graph = &plan->graph;
-    const size_t most = 2 * (size_t)graph->num_values + (size_t)graph->num_steps * (1 + CNN_MAX_SOURCES);
-    cnn_buffer *list = malloc(most * sizeof *list + 1);
-    if (list == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to plan buffers");
-    int32_t count = list_value_buffers(plan, list);
-    count += list_step_buffers(plan, list + count);
-    cnn_status status = cnn_arena_place(list, count, &plan->arena_bytes);
-    if (status == CNN_OK && plan->arena_bytes >= CNN_SIZE_LIMIT)
-        status = cnn_fail(CNN_OUT_OF_MEMORY, "the network's buffers are too large to address");
-    free(list);
-    return status;
 }
 
 /* No buffer anywhere yet. */
@@ -193,10 +85,20 @@ static void clear_offsets(cnn_plan *plan)
         plan->values[v].data = plan->values[v].diff = CNN_NO_BUFFER;
 }
 
-static cnn_status fill_plan(cnn_plan *plan, const cnn_graph *graph)
+/* The passes over the plan's graph, in their order. given: the memory of constants, or NULL. */
+static cnn_status rewrite(cnn_plan *plan, const void *const *given, cnn_constants *constants)
 {
-    CNN_TRY(copy_graph(graph, &plan->graph));
-    for (int32_t s = 0; s < graph->num_steps; s++) plan->graph.steps[s].node.direct = plan->options.direct != 0;
+    const bool backward = plan->options.backward != 0;
+    if (given != NULL) CNN_TRY(cnn_graph_fold(&plan->graph, given, constants));
+    if (!cnn_plan_uses_reference(plan)) CNN_TRY(cnn_graph_fuse(&plan->graph, backward));
+    return CNN_OK;
+}
+
+static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_constants *constants)
+{
+    for (int32_t s = 0; s < plan->graph.num_steps; s++) plan->graph.steps[s].node.direct = plan->options.direct != 0;
+    CNN_TRY(rewrite(plan, given, constants));
+    const cnn_graph *graph = &plan->graph;
     plan->values = calloc((size_t)graph->num_values + 1, sizeof *plan->values);
     plan->steps = calloc((size_t)graph->num_steps + 1, sizeof *plan->steps);
     bool *needed = calloc((size_t)graph->num_values + 1, sizeof *needed);
@@ -210,28 +112,56 @@ static cnn_status fill_plan(cnn_plan *plan, const cnn_graph *graph)
             plan_gradients(plan, needed);
             plan_kept(plan);
         }
-        status = plan_memory(plan);
+        if (given != NULL) status = cnn_plan_store_constants(plan, constants->data);
+        if (status == CNN_OK) status = cnn_plan_memory(plan);
     }
     free(needed);
     return status;
 }
 
-cnn_status cnn_plan_create(const cnn_graph *graph, const cnn_plan_options *options, cnn_plan **plan)
+static cnn_status make_plan(const cnn_graph *graph, const cnn_plan_options *options, const void *const *given,
+                            cnn_plan **plan)
 {
     *plan = NULL;
     bool has_output = false;
     for (int32_t v = 0; v < graph->num_values; v++) has_output = has_output || graph->values[v].output;
     if (!has_output) return cnn_fail(CNN_INVALID_STATE, "the graph has no output");
+    if (options != NULL && options->threads < 0)
+        return cnn_fail(CNN_INVALID_VALUE, "threads: got %d, expected 0 or more", options->threads);
     cnn_plan *made = calloc(1, sizeof *made);
     if (made == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     if (options != NULL) made->options = *options;
-    const cnn_status status = fill_plan(made, graph);
+    cnn_constants constants = {0};
+    cnn_status status = copy_graph(graph, &made->graph);
+    if (status == CNN_OK) status = fill_plan(made, given, &constants);
+    cnn_constants_free(&constants);
     if (status != CNN_OK) {
         cnn_plan_free(made);
         return status;
     }
     *plan = made;
     return CNN_OK;
+}
+
+cnn_status cnn_plan_create(const cnn_graph *graph, const cnn_plan_options *options, cnn_plan **plan)
+{
+    return make_plan(graph, options, NULL, plan);
+}
+
+cnn_status cnn_plan_freeze(const cnn_graph *graph, const cnn_plan_options *options, const void *const *data,
+                           cnn_plan **plan)
+{
+    *plan = NULL;
+    if (options != NULL && options->backward)
+        return cnn_fail(CNN_INVALID_VALUE, "backward: a plan with constant parameters has none");
+    for (cnn_value v = 0; v < graph->num_values; v++) {
+        const cnn_tensor *tensor = &graph->values[v];
+        if (tensor->kind != CNN_VALUE_PARAMETER && tensor->kind != CNN_VALUE_STATE) continue;
+        if (data[v] == NULL && cnn_shape_count(&tensor->shape) > 0)
+            return cnn_fail(CNN_INVALID_VALUE, "data: got none for %s %d",
+                            tensor->kind == CNN_VALUE_STATE ? "state" : "parameter", v);
+    }
+    return make_plan(graph, options, data, plan);
 }
 
 void cnn_plan_free(cnn_plan *plan)
@@ -241,7 +171,21 @@ void cnn_plan_free(cnn_plan *plan)
     free(plan->graph.steps);
     free(plan->values);
     free(plan->steps);
+    free(plan->constants);
+    cnn_aligned_free(plan->constant_memory);
     free(plan);
+}
+
+size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind)
+{
+    switch (kind) {
+    case CNN_MEMORY_CONSTANTS: return plan->constant_bytes;
+    case CNN_MEMORY_ACTIVATIONS: return plan->forward_bytes;
+    case CNN_MEMORY_GRADIENTS: return plan->arena_bytes - plan->forward_bytes;
+    case CNN_MEMORY_WORKSPACE:
+        return cnn_plan_workspace(plan, plan->options.threads > 0 ? plan->options.threads : cnn_get_num_threads());
+    }
+    return 0;
 }
 
 size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads)

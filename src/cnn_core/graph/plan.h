@@ -17,7 +17,8 @@
 typedef struct cnn_flow {
     bool wanted;
     bool zero_first;  /* the row adds, and nothing was written before: clear the target */
-    size_t temporary; /* the row writes, but something was there: write here, then add; else CNN_NO_BUFFER */
+    bool add;         /* something was there, and the row can add to it */
+    size_t temporary; /* something was there, and the row only writes: write here, then add; else CNN_NO_BUFFER */
 } cnn_flow;
 
 typedef struct cnn_value_plan {
@@ -29,6 +30,7 @@ typedef struct cnn_value_plan {
 
 typedef struct cnn_step_plan {
     bool backward;       /* takes part in backward */
+    const void *packed;  /* of a frozen plan: what the row packed, or NULL */
     size_t saved;        /* offset, or CNN_NO_BUFFER */
     cnn_flow flow[CNN_MAX_SOURCES];
 } cnn_step_plan;
@@ -39,7 +41,29 @@ struct cnn_plan {
     cnn_value_plan *values;
     cnn_step_plan *steps;
     size_t arena_bytes;
+    size_t forward_bytes;    /* of the arena, if there were no gradients */
+    const void **constants;  /* of a frozen plan: parameters and states by value, NULL where nobody reads them */
+    char *constant_memory;   /* where they and packed weights lie */
+    size_t constant_bytes;
 };
+
+/* True where the scalar references run. */
+static inline bool cnn_plan_uses_reference(const cnn_plan *plan)
+{
+    return plan->options.reference || plan->graph.dtype == CNN_FLOAT64;
+}
+
+/* Backward of the node reads what forward wrote to dst. */
+static inline bool cnn_node_keeps_dst(const cnn_node *node)
+{
+    return node->row->keeps_dst || node->epilogue.activates;
+}
+
+/* Gives every buffer a lifetime and a place in the arena. (memory.c) */
+cnn_status cnn_plan_memory(cnn_plan *plan);
+
+/* Copies and packs the constants into the plan; node.packed is set where that is done. (freeze.c) */
+cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data);
 
 /* Bytes of workspace for any one step on `threads` threads. */
 size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads);

@@ -208,6 +208,8 @@ CNN_API cnn_status cnn_graph_apply(cnn_graph *graph, cnn_op op, const cnn_attrib
 CNN_API cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value);
 /* Asks for the gradient of an input or a parameter. */
 CNN_API cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value);
+/* Values are numbered from 0. */
+CNN_API int32_t cnn_graph_num_values(const cnn_graph *graph);
 CNN_API cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_shape *shape);
 
 /* ---- plan -------------------------------------------------------------------------------------------------------- */
@@ -219,11 +221,28 @@ typedef struct cnn_plan_options {
     int32_t repeat;    /* allow several backward calls after one forward: what backward reads is never overwritten */
     int32_t reference; /* run the scalar reference of every operation */
     int32_t direct;    /* no Winograd convolution: slower, with smaller rounding errors */
+    int32_t threads;   /* for its runs, or 0: cnn_get_num_threads() at the time of each */
 } cnn_plan_options;
 
 /* Copies what it needs: the graph may be freed. */
 CNN_API cnn_status cnn_plan_create(const cnn_graph *graph, const cnn_plan_options *options, cnn_plan **plan);
+/* A plan for inference with constant parameters and states: normalizations are folded into the weights before them, and
+ * weights are packed once, into the plan. data is indexed by value and holds memory of each parameter and state, laid out
+ * as said at the top; it is not needed afterwards. CNN_INVALID_VALUE for `backward`, for a missing parameter, and for
+ * operations that would update a state. */
+CNN_API cnn_status cnn_plan_freeze(const cnn_graph *graph, const cnn_plan_options *options, const void *const *data,
+                                   cnn_plan **plan);
 CNN_API void cnn_plan_free(cnn_plan *plan); /* contexts of the plan must be freed first */
+
+typedef enum cnn_memory {
+    CNN_MEMORY_CONSTANTS = 0, /* weights of a frozen plan, as they are used: packed. One for all contexts */
+    CNN_MEMORY_ACTIVATIONS,   /* results of operations, and what forward saves for backward. Of each context, as the rest */
+    CNN_MEMORY_GRADIENTS,     /* of activations: what backward needs beyond that, after sharing */
+    CNN_MEMORY_WORKSPACE      /* of the operation that needs most */
+} cnn_memory;
+
+/* Bytes that the plan, or a context of it, takes; parameters, inputs and outputs in the caller's memory are not counted. */
+CNN_API size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind);
 
 /* ---- context ----------------------------------------------------------------------------------------------------- */
 

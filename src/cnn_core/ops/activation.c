@@ -100,14 +100,22 @@ static cnn_status activation_backward(const cnn_call *call)
     return CNN_OK;
 }
 
+static bool activation_as_epilogue(const cnn_node *node, cnn_epilogue *epilogue)
+{
+    *epilogue = (cnn_epilogue){.activates = true, .activation = node->attributes.activation};
+    return true;
+}
+
 const cnn_op_row cnn_op_activation = {
     .name = "activation",
     .min_sources = 1,
     .max_sources = 1,
     .keeps_src = SRC(0),
+    .in_place = SRC(0),
     .infer = activation_infer,
     .forward = activation_forward,
     .backward = activation_backward,
+    .as_epilogue = activation_as_epilogue,
     .reference_forward = cnn_ref_activation_forward,
     .reference_backward = cnn_ref_activation_backward,
 };

@@ -279,6 +279,14 @@ static cnn_status add_backward(const cnn_call *call)
     return CNN_OK;
 }
 
+static bool add_as_epilogue(const cnn_node *node, cnn_epilogue *epilogue)
+{
+    const cnn_shape *dst = &node->dst_shape;
+    *epilogue = (cnn_epilogue){.adds = true};
+    return node->attributes.affine.alpha == 1.0 && !node->row_major[0] && !node->row_major[1] &&
+           cnn_shape_equal(&node->src_shape[0], dst) && cnn_shape_equal(&node->src_shape[1], dst);
+}
+
 const cnn_op_row cnn_op_add = {
     .name = "add",
     .min_sources = 2,
@@ -287,6 +295,7 @@ const cnn_op_row cnn_op_add = {
     .workspace = add_workspace,
     .forward = add_forward,
     .backward = add_backward,
+    .as_epilogue = add_as_epilogue,
     .reference_forward = cnn_ref_add_forward,
     .reference_backward = cnn_ref_add_backward,
 };

@@ -104,6 +104,21 @@ static void save_running(const cnn_call *call)
     }
 }
 
+/* Running statistics that stay as they are make a normalization a scaling and a shift of each channel. */
+static bool as_affine(const cnn_node *node, void *const *src, double *scale, double *shift)
+{
+    if (!uses_running(node)) return false;
+    const int64_t channels = cnn_norm_channels(node);
+    for (int64_t c = 0; c < channels; c++) {
+        const double weight = src[NORM_WEIGHTS] == NULL ? 1.0 : cnn_norm_number(node, src[NORM_WEIGHTS], c);
+        const double bias = src[NORM_BIAS] == NULL ? 0.0 : cnn_norm_number(node, src[NORM_BIAS], c);
+        const double var = cnn_norm_number(node, src[NORM_RUNNING_VAR], c);
+        scale[c] = weight * cnn_norm_inverse_std(var, node->attributes.norm.eps);
+        shift[c] = bias - scale[c] * cnn_norm_number(node, src[NORM_RUNNING_MEAN], c);
+    }
+    return true;
+}
+
 /* ---- batch normalization ----------------------------------------------------------------------------------------- */
 
 static cnn_status batch_infer(cnn_node *node)
@@ -155,6 +170,7 @@ const cnn_op_row cnn_op_batch_norm = {
     .workspace = batch_workspace,
     .forward = batch_forward,
     .backward = batch_backward,
+    .as_affine = as_affine,
     .reference_forward = cnn_ref_batch_norm_forward,
     .reference_backward = cnn_ref_batch_norm_backward,
 };
@@ -223,6 +239,7 @@ const cnn_op_row cnn_op_instance_norm = {
     .workspace = instance_workspace,
     .forward = instance_forward,
     .backward = instance_backward,
+    .as_affine = as_affine,
     .reference_forward = cnn_ref_instance_norm_forward,
     .reference_backward = cnn_ref_instance_norm_backward,
 };

@@ -237,6 +237,24 @@ static cnn_status forward(const cnn_call *call, const direction *d)
     return CNN_OK;
 }
 
+/* scaled = weights, those of each channel of dst times its scale. They are (rows, cols / groups, kh, kw); channels of dst
+ * count rows, or, transposed, cols. */
+static bool rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled, const direction *d)
+{
+    const cnn_shape *shape = &node->src_shape[1];
+    const int64_t cols = shape->dim[1], taps = shape->dim[2] * shape->dim[3];
+    const int64_t group_rows = shape->dim[0] / node->attributes.conv.groups;
+    for (int64_t i = 0; i < shape->dim[0] * cols * taps; i++) {
+        const int64_t row = i / (cols * taps), col = i / taps % cols;
+        const double factor = scale[d->transposed ? row / group_rows * cols + col : row];
+        if (node->dtype == CNN_FLOAT64)
+            ((double *)scaled)[i] = ((const double *)weights)[i] * factor;
+        else
+            ((float *)scaled)[i] = (float)((double)((const float *)weights)[i] * factor);
+    }
+    return true;
+}
+
 static size_t packed(const cnn_node *node, const direction *d)
 {
     if (cnn_shape_count(&node->dst_shape) == 0) return 0;
@@ -247,7 +265,7 @@ static size_t packed(const cnn_node *node, const direction *d)
 static void pack(const cnn_node *node, void *const *src, void *to, const direction *d)
 {
     const cnn_conv conv = conv_of(node, d);
-    const cnn_conv_call call = {.pass = d->forward, .conv = &conv, .kernels = node->kernels, .threads = 1, .weights = src[1]};
+    const cnn_conv_call call = {.pass = d->forward, .conv = &conv, .kernels = node->kernels, .threads = cnn_get_num_threads(), .weights = src[1]};
     cnn_conv_pack(&call, to);
 }
 
@@ -261,7 +279,9 @@ static cnn_status backward(const cnn_call *call, const direction *d)
     if (call->diff_src[0] != NULL) {
         pass.pass = d->backward;
         pass.out = call->diff_src[0];
+        if (call->add & SRC(0)) pass.addend = pass.out;
         cnn_conv_run(&pass);
+        pass.addend = NULL;
     }
     if (call->diff_src[1] != NULL) {
         pass.pass = CNN_CONV_BACKWARD_WEIGHTS;
@@ -281,6 +301,11 @@ static size_t conv2d_workspace(const cnn_node *node, bool back, int32_t threads)
     return workspace(node, back, threads, &plain);
 }
 
+static bool conv2d_rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled)
+{
+    return rescale(node, weights, scale, scaled, &plain);
+}
+
 static size_t conv2d_packed(const cnn_node *node) { return packed(node, &plain); }
 
 static void conv2d_pack(const cnn_node *node, void *const *src, void *to) { pack(node, src, to, &plain); }
@@ -292,6 +317,11 @@ static cnn_status conv2d_backward(const cnn_call *call) { return backward(call, 
 static size_t conv_transpose2d_workspace(const cnn_node *node, bool back, int32_t threads)
 {
     return workspace(node, back, threads, &transposed);
+}
+
+static bool conv_transpose2d_rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled)
+{
+    return rescale(node, weights, scale, scaled, &transposed);
 }
 
 static size_t conv_transpose2d_packed(const cnn_node *node) { return packed(node, &transposed); }
@@ -313,6 +343,8 @@ const cnn_op_row cnn_op_conv2d = {
     .workspace = conv2d_workspace,
     .forward = conv2d_forward,
     .backward = conv2d_backward,
+    .packs = SRC(1),
+    .rescale = conv2d_rescale,
     .packed = conv2d_packed,
     .pack = conv2d_pack,
     .reference_forward = cnn_ref_conv2d_forward,
@@ -330,6 +362,8 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .workspace = conv_transpose2d_workspace,
     .forward = conv_transpose2d_forward,
     .backward = conv_transpose2d_backward,
+    .packs = SRC(1),
+    .rescale = conv_transpose2d_rescale,
     .packed = conv_transpose2d_packed,
     .pack = conv_transpose2d_pack,
     .reference_forward = cnn_ref_conv_transpose2d_forward,

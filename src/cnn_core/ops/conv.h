@@ -36,7 +36,8 @@ typedef struct cnn_conv_call {
     char *workspace;
     const float *x, *y, *weights, *bias; /* those that the pass reads; bias may be NULL */
     const void *packed;                  /* the weights as the algorithm's `pack` left them, or NULL: pack them now */
-    /* The epilogue: out = activation(sums + bias + addend); NULL where there is none. Not in backward weights. */
+    /* The epilogue: out = activation(sums + bias + addend); NULL where there is none, and in backward
+     * weights. The addend may be `out` itself. */
     const float *addend;
     const struct cnn_activation_attributes *activation;
     float *out; /* y (`=`) of forward, x (`=`) of backward data, diff_weights (`+=`) of backward weights */

@@ -128,6 +128,12 @@ static cnn_status dropout_backward(const cnn_call *call)
     return CNN_OK;
 }
 
+static bool dropout_as_epilogue(const cnn_node *node, cnn_epilogue *epilogue)
+{
+    *epilogue = (cnn_epilogue){0};
+    return cnn_dropout_is_identity(node);
+}
+
 const cnn_op_row cnn_op_dropout = {
     .name = "dropout",
     .min_sources = 1,
@@ -137,6 +143,7 @@ const cnn_op_row cnn_op_dropout = {
     .workspace = dropout_workspace,
     .forward = dropout_forward,
     .backward = dropout_backward,
+    .as_epilogue = dropout_as_epilogue,
     .reference_forward = cnn_ref_dropout_forward,
     .reference_backward = cnn_ref_dropout_backward,
 };

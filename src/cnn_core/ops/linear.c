@@ -228,6 +228,21 @@ static cnn_status backward(const cnn_call *call)
     return CNN_OK;
 }
 
+/* scaled = weights (out, in), each row times its scale. */
+static bool rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled)
+{
+    if (node->dst_shape.rank != 2) return false;
+    const cnn_shape *shape = &node->src_shape[1];
+    for (int64_t i = 0; i < shape->dim[0] * shape->dim[1]; i++) {
+        const double factor = scale[i / shape->dim[1]];
+        if (node->dtype == CNN_FLOAT64)
+            ((double *)scaled)[i] = ((const double *)weights)[i] * factor;
+        else
+            ((float *)scaled)[i] = (float)((double)((const float *)weights)[i] * factor);
+    }
+    return true;
+}
+
 const cnn_op_row cnn_op_linear = {
     .name = "linear",
     .min_sources = 2,
@@ -239,6 +254,7 @@ const cnn_op_row cnn_op_linear = {
     .workspace = workspace,
     .forward = forward,
     .backward = backward,
+    .rescale = rescale,
     .reference_forward = cnn_ref_linear_forward,
     .reference_backward = cnn_ref_linear_backward,
 };

@@ -53,6 +53,12 @@ static inline double cnn_moments_var(cnn_moments a)
     return var < 0.0 ? 0.0 : var;
 }
 
+/* Element i of a tensor of the node's working type. */
+static inline double cnn_norm_number(const cnn_node *node, const void *from, int64_t i)
+{
+    return node->dtype == CNN_FLOAT64 ? ((const double *)from)[i] : (double)((const float *)from)[i];
+}
+
 /* 1 / sqrt(var + eps) */
 double cnn_norm_inverse_std(double var, double eps);
 

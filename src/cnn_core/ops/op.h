@@ -40,6 +40,7 @@ typedef struct cnn_call {
     void *dst;                 /* forward: gets `=` the result; backward: holds it, if the row keeps it */
     const void *diff_dst;      /* backward: the gradient of dst */
     void *const *diff_src;     /* backward: gets `=` or, where the row accumulates, `+=`; NULL where not wanted */
+    uint32_t add;              /* backward: bit i: diff_src[i] gets `+=`; only of what the row can add */
     void *saved;               /* the row's `saved` bytes: written by forward, read by backward */
     void *workspace;           /* the row's `workspace` bytes, uninitialised */
     int32_t threads;           /* to pass to cnn_parallel, through cnn_useful_threads where work may be small */
@@ -53,6 +54,9 @@ typedef struct cnn_op_row {
     uint32_t keeps_src;   /* bit i: backward reads source i */
     bool keeps_dst;       /* backward reads dst */
     uint32_t accumulates; /* bit i: backward adds to diff_src[i] (`+=`), else it writes (`=`) */
+    uint32_t can_add;     /* bit i: backward adds to diff_src[i] where cnn_call.add says so */
+    uint32_t in_place;    /* bit i: dst may lie where source i does, and diff_src[i] where diff_dst does */
+    uint32_t packs;       /* bit i: forward does not read source i if it gets `packed` */
 
     /* Checks attributes and sources, sets dst_shape (and may complete attributes). Messages name the argument, what
      * came and what is wanted. Runs once, when the node is added. */
@@ -69,6 +73,14 @@ typedef struct cnn_op_row {
     /* Whether forward (and backward, if asked) of the node can take this epilogue; NULL: it never can. Backward of an
      * activating node is called with dst, and with diff_src of the addend (`=`). */
     bool (*fuses)(const cnn_node *node, const cnn_epilogue *epilogue, bool backward);
+    /* What the node would be as an epilogue of the operation before it; nothing at all is an operation that leaves its
+     * source as it is. An addition's sources are both of the shape of dst. false, NULL: it is none. */
+    bool (*as_epilogue)(const cnn_node *node, cnn_epilogue *epilogue);
+    /* For constant parameters and states in src: dst[:, c] = scale[c] src[:, c] + shift[c]. false, NULL: it is not. */
+    bool (*as_affine)(const cnn_node *node, void *const *src, double *scale, double *shift);
+    /* scaled = weights (source 1) such that dst[:, c] is scaled by scale[c]; source 2 is a bias per channel. false, NULL:
+     * it cannot be done. */
+    bool (*rescale)(const cnn_node *node, const void *weights, const double *scale, void *scaled);
     /* For parameters that never change: the bytes that `pack` fills from the sources, and that forward then reads
      * instead of them. NULL, or 0 bytes: forward reads the sources themselves. */
     size_t (*packed)(const cnn_node *node);

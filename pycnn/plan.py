@@ -1,0 +1,113 @@
+"""Compiled inference: a network with its weights as they are now, folded, fused, packed and planned once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn._arguments import integer
+from pycnn._core import FrozenPlan
+from pycnn._modes import evaluation
+from pycnn.nn.module import Module
+from pycnn.parameter import Array
+from pycnn.tracing import list_outputs
+
+
+class Plan:
+    """A network compiled for inference: `y = plan(x)`. Made by `pycnn.compile`.
+
+    A plan is immutable and may be called by several threads at once; each run at the same time takes memory of its own,
+    which is kept for later runs.
+
+    Attributes:
+        input_shapes, output_shapes: of each input and output, (n, ...). dtype: what it computes in.
+    """
+
+    def __init__(self, frozen: FrozenPlan, container: Any, dtype: str) -> None:
+        self._frozen = frozen
+        self._container = container
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        return list(self._frozen.input_shapes)
+
+    @property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        return list(self._frozen.output_shapes)
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes by kind: 'constants' (weights as they are used, one copy), and of each simultaneous run 'activations'
+        and 'workspace'. Inputs and outputs are the caller's."""
+        return dict(self._frozen.bytes())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the plan and one run of it: the sum of `memory`."""
+        return sum(self.memory.values())
+
+    def __call__(self, *inputs: Array) -> Any:
+        """Runs the network.
+
+        Args:
+            inputs: one array of the compiled shape and dtype per input. An array (n, c, h, w) that lies channels-last
+                is read in place; any other layout is converted.
+
+        Returns:
+            A new array, or as many as the network's `forward` returns. Images lie channels-last.
+
+        Raises:
+            TypeError, ValueError: an input of the wrong number, dtype or shape.
+        """
+        results = self._frozen.run(inputs)
+        return results[0] if self._container is None else self._container(results)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(map(str, self.input_shapes))
+        return f"Plan({shapes} -> {', '.join(map(str, self.output_shapes))}, {self.memory_bytes:,} bytes)"
+
+
+def _input_shapes(input_shape: Any) -> tuple[tuple[int, ...], ...]:
+    """One shape, or a sequence of them."""
+    if not isinstance(input_shape, Sequence) or not len(input_shape):
+        raise TypeError(f"input_shape: got {input_shape!r}, expected a shape (n, ...), or a list of shapes")
+    several = all(isinstance(item, Sequence) for item in input_shape)
+    shapes = input_shape if several else [input_shape]
+    return tuple(tuple(integer(size, "input_shape", 0) for size in shape) for shape in shapes)
+
+
+def compile(model: Module, input_shape: Any, threads: int | None = None, winograd: bool = True) -> Plan:
+    """Compiles a network for inference.
+
+    The network is traced in evaluation mode; batch normalizations are folded into the layers before them (Jacob et al.,
+    2018), activations and residual additions are computed where a convolution stores its result, weights are packed as
+    the kernels read them, and all memory is planned. The plan is a snapshot: later changes of the model do not reach
+    it.
+
+    Args:
+        model: the network.
+        input_shape: (n, c, h, w), or what the network takes; a list of shapes for several inputs.
+        threads: for its runs; None: `pycnn.get_num_threads()` at the time of each.
+        winograd: allow Winograd's algorithm for 3x3 convolutions: faster, with a relative rounding error of up to 3e-6
+            instead of about 1e-6.
+
+    Returns:
+        The plan.
+
+    Raises:
+        TypeError, ValueError: an argument is of another kind or out of range, or the network does not take the shape.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
+    shapes = _input_shapes(input_shape)
+    wanted = 0 if threads is None else integer(threads, "threads", 1)
+    dtype = "float32" if model.dtype is None else str(model.dtype)
+    with evaluation(model):
+        tracer, results = model.trace(shapes, dtype)
+    outputs, container = list_outputs(tracer, results)
+    constants = [(value, data) for value, data, _, _ in tracer.bindings.values()]
+    frozen = FrozenPlan(tracer.graph, tracer.inputs, outputs, constants, bool(winograd), wanted)
+    return Plan(frozen, container, dtype)

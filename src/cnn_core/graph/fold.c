@@ -1,0 +1,137 @@
+/* Constant scaling moves into constant weights: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+ * Integer-Arithmetic-Only Inference", 2018, section 3.2 (there for quantization; the identity is the same):
+ *
+ *     scale (W x + b) + shift  =  (scale W) x + (scale b + shift) */
+#include <stdlib.h>
+#include <string.h>
+
+#include "graph/passes.h"
+
+void cnn_constants_free(cnn_constants *constants)
+{
+    for (int32_t i = 0; i < constants->num_made; i++) free(constants->made[i]);
+    free(constants->made);
+    free(constants->data);
+    *constants = (cnn_constants){0};
+}
+
+/* Every step adds two values at most. */
+static cnn_status make_room(cnn_graph *graph, const void *const *given, cnn_constants *constants)
+{
+    const size_t most = (size_t)graph->num_values + 2 * (size_t)graph->num_steps;
+    cnn_tensor *values = realloc(graph->values, most * sizeof *values + 1);
+    if (values == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
+    graph->values = values;
+    constants->data = calloc(most + 1, sizeof *constants->data);
+    constants->made = calloc(2 * (size_t)graph->num_steps + 1, sizeof *constants->made);
+    if (constants->data == NULL || constants->made == NULL)
+        return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
+    for (cnn_value v = 0; v < graph->num_values; v++)
+        if (graph->values[v].kind == CNN_VALUE_PARAMETER || graph->values[v].kind == CNN_VALUE_STATE)
+            constants->data[v] = given[v];
+    return CNN_OK;
+}
+
+static void *make_value(cnn_graph *graph, cnn_constants *constants, const cnn_shape *shape, cnn_value *value)
+{
+    void *data = malloc(cnn_tensor_bytes(shape, graph->dtype) + 1);
+    if (data == NULL) return NULL;
+    constants->made[constants->num_made++] = data;
+    *value = graph->num_values++;
+    constants->data[*value] = data;
+    graph->values[*value] =
+        (cnn_tensor){.kind = CNN_VALUE_PARAMETER, .dtype = graph->dtype, .shape = *shape, .producer = -1};
+    return data;
+}
+
+static double get(cnn_dtype dtype, const void *from, int64_t i)
+{
+    return dtype == CNN_FLOAT64 ? ((const double *)from)[i] : (double)((const float *)from)[i];
+}
+
+static void set(cnn_dtype dtype, void *to, int64_t i, double value)
+{
+    if (dtype == CNN_FLOAT64)
+        ((double *)to)[i] = value;
+    else
+        ((float *)to)[i] = (float)value;
+}
+
+/* The step before, if its weights can take the scaling of step s along. */
+static cnn_step *foldable(cnn_graph *graph, const int32_t *uses, const cnn_constants *constants, int32_t s)
+{
+    const cnn_value v = graph->steps[s].source[0];
+    const cnn_tensor *tensor = &graph->values[v];
+    if (tensor->kind != CNN_VALUE_RESULT || tensor->output || tensor->producer < 0 || uses[v] != 1) return NULL;
+    cnn_step *before = &graph->steps[tensor->producer];
+    if (before->node.row->rescale == NULL || constants->data[before->source[1]] == NULL) return NULL;
+    const bool biased = before->node.num_sources > 2 && before->node.present[2];
+    return biased && constants->data[before->source[2]] == NULL ? NULL : before;
+}
+
+static cnn_status fold_step(cnn_graph *graph, const int32_t *uses, cnn_constants *constants, int32_t s, double *scale)
+{
+    cnn_step *step = &graph->steps[s];
+    cnn_step *before = foldable(graph, uses, constants, s);
+    if (before == NULL) return CNN_OK;
+    void *src[CNN_MAX_SOURCES] = {NULL};
+    for (int32_t i = 1; i < step->node.num_sources; i++)
+        if (step->source[i] != CNN_NONE) src[i] = (void *)(uintptr_t)constants->data[step->source[i]];
+    const cnn_shape channels = {.rank = 1, .dim = {step->node.dst_shape.dim[1]}};
+    double *shift = scale + channels.dim[0];
+    if (!step->node.row->as_affine(&step->node, src, scale, shift)) return CNN_OK;
+
+    cnn_value weights, bias;
+    const cnn_dtype dtype = graph->dtype;
+    const void *old_weights = constants->data[before->source[1]];
+    const void *old_bias = before->node.present[2] ? constants->data[before->source[2]] : NULL;
+    const int32_t made = constants->num_made;
+    void *new_weights = make_value(graph, constants, &before->node.src_shape[1], &weights);
+    if (new_weights == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to fold weights");
+    if (!before->node.row->rescale(&before->node, old_weights, scale, new_weights)) {
+        free(constants->made[made]);
+        constants->num_made = made;
+        graph->num_values--;
+        return CNN_OK;
+    }
+    void *new_bias = make_value(graph, constants, &channels, &bias);
+    if (new_bias == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to fold weights");
+    for (int64_t c = 0; c < channels.dim[0]; c++)
+        set(dtype, new_bias, c, (old_bias == NULL ? 0.0 : get(dtype, old_bias, c)) * scale[c] + shift[c]);
+
+    before->source[1] = weights;
+    before->source[2] = bias;
+    if (before->node.num_sources < 3) before->node.num_sources = 3;
+    before->node.present[2] = true;
+    before->node.src_shape[2] = channels;
+    before->node.src_dtype[2] = dtype;
+    before->node.row_major[2] = true;
+    const cnn_value result = step->result;
+    const int32_t producer = graph->values[step->source[0]].producer;
+    cnn_graph_drop(graph, s);
+    graph->values[before->result].producer = -1;
+    before->result = result;
+    graph->values[result].producer = producer;
+    return CNN_OK;
+}
+
+cnn_status cnn_graph_fold(cnn_graph *graph, const void *const *given, cnn_constants *constants)
+{
+    CNN_TRY(make_room(graph, given, constants));
+    int64_t most = 1;
+    for (int32_t s = 0; s < graph->num_steps; s++) {
+        const cnn_shape *shape = &graph->steps[s].node.dst_shape;
+        if (shape->rank > 1 && shape->dim[1] > most) most = shape->dim[1];
+    }
+    int32_t *uses = cnn_graph_uses(graph);
+    double *scale = malloc((size_t)most * 2 * sizeof *scale);
+    cnn_status status = CNN_OK;
+    if (uses == NULL || scale == NULL) status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
+    for (int32_t s = 0; status == CNN_OK && s < graph->num_steps; s++)
+        if (graph->steps[s].node.row->as_affine != NULL && graph->steps[s].node.dst_shape.rank > 1)
+            status = fold_step(graph, uses, constants, s, scale);
+    cnn_graph_compact(graph);
+    free(scale);
+    free(uses);
+    return status;
+}

@@ -1,0 +1,101 @@
+/* The constants of a frozen plan: one copy of each weight, in the form in which it is used. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "graph/plan.h"
+
+static bool is_constant(const cnn_tensor *tensor)
+{
+    return tensor->kind == CNN_VALUE_PARAMETER || tensor->kind == CNN_VALUE_STATE;
+}
+
+/* The sources of a step as the caller gave them; NULL for those that are not constant. */
+static void given_sources(const cnn_step *step, const void *const *data, void **src)
+{
+    for (int32_t i = 0; i < CNN_MAX_SOURCES; i++) src[i] = NULL;
+    for (int32_t i = 0; i < step->node.num_sources; i++)
+        if (step->source[i] != CNN_NONE) src[i] = (void *)(uintptr_t)data[step->source[i]];
+}
+
+/* An operation that owns states may only read them: a frozen plan is shared by contexts. */
+static cnn_status check_states(const cnn_plan *plan, const cnn_step *step, void *const *src)
+{
+    const cnn_op_row *row = step->node.row;
+    bool owns = false;
+    for (int32_t i = 0; i < step->node.num_sources; i++)
+        owns = owns || (step->source[i] != CNN_NONE && plan->graph.values[step->source[i]].kind == CNN_VALUE_STATE);
+    if (!owns || cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
+    const int64_t channels = step->node.dst_shape.rank > 1 ? step->node.dst_shape.dim[1] : 1;
+    double *scale = malloc((size_t)channels * 2 * sizeof *scale);
+    if (scale == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
+    const bool reads = row->as_affine != NULL && row->as_affine(&step->node, src, scale, scale + channels);
+    free(scale);
+    if (reads) return CNN_OK;
+    return cnn_fail(CNN_INVALID_VALUE, "%s: it would update its states, expected an operation in evaluation mode",
+                    row->name);
+}
+
+/* The sources that a step packs, all of them constant; 0: it packs nothing. */
+static uint32_t packed_sources(const cnn_plan *plan, const cnn_step *step, void *const *src)
+{
+    const cnn_op_row *row = step->node.row;
+    if (row->packed == NULL || cnn_plan_uses_reference(plan)) return 0;
+    for (int32_t i = 0; i < step->node.num_sources; i++)
+        if ((row->packs & SRC(i)) && src[i] == NULL) return 0;
+    return row->packed(&step->node) > 0 ? row->packs : 0;
+}
+
+/* Where everything goes in plan->constant_memory, or how long that must be: with no memory yet, it only counts. */
+static size_t store(cnn_plan *plan, const void *const *data, bool *read)
+{
+    char *cursor = plan->constant_memory;
+    size_t bytes = 0;
+    for (int32_t s = 0; s < plan->graph.num_steps; s++) {
+        cnn_step *step = &plan->graph.steps[s];
+        void *src[CNN_MAX_SOURCES];
+        given_sources(step, data, src);
+        const uint32_t packs = packed_sources(plan, step, src);
+        for (int32_t i = 0; i < step->node.num_sources; i++)
+            if (step->source[i] != CNN_NONE && !(packs & SRC(i))) read[step->source[i]] = true;
+        if (packs == 0) continue;
+        const size_t size = cnn_size_align(step->node.row->packed(&step->node));
+        bytes = cnn_size_add(bytes, size);
+        if (cursor == NULL) continue;
+        step->node.row->pack(&step->node, src, cursor);
+        step->node.packed = true;
+        plan->steps[s].packed = cnn_take(&cursor, size);
+    }
+    for (cnn_value v = 0; v < plan->graph.num_values; v++) {
+        const cnn_tensor *tensor = &plan->graph.values[v];
+        if (!read[v] || !is_constant(tensor)) continue;
+        const size_t size = cnn_tensor_bytes(&tensor->shape, tensor->dtype);
+        bytes = cnn_size_add(bytes, cnn_size_align(size));
+        if (cursor == NULL) continue;
+        plan->constants[v] = cursor;
+        if (size > 0) memcpy(cnn_take(&cursor, size), data[v], size);
+    }
+    return bytes;
+}
+
+cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data)
+{
+    for (int32_t s = 0; s < plan->graph.num_steps; s++) {
+        void *src[CNN_MAX_SOURCES];
+        given_sources(&plan->graph.steps[s], data, src);
+        CNN_TRY(check_states(plan, &plan->graph.steps[s], src));
+    }
+    bool *read = calloc((size_t)plan->graph.num_values + 1, sizeof *read);
+    plan->constants = calloc((size_t)plan->graph.num_values + 1, sizeof *plan->constants);
+    cnn_status status = CNN_OK;
+    if (read != NULL && plan->constants != NULL) {
+        plan->constant_bytes = store(plan, data, read);
+        plan->constant_memory =
+            plan->constant_bytes < CNN_SIZE_LIMIT ? cnn_aligned_alloc(plan->constant_bytes) : NULL;
+    }
+    if (read == NULL || plan->constants == NULL || plan->constant_memory == NULL)
+        status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for the weights of a plan");
+    else
+        (void)store(plan, data, read);
+    free(read);
+    return status;
+}
