@@ -9,6 +9,7 @@ from cpython.buffer cimport (
     PyBUF_RECORDS_RO,
     PyBUF_STRIDED,
     PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
     PyBuffer_Release,
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
@@ -17,10 +18,11 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+import sys
 from _thread import allocate_lock
-from sys import byteorder
+from math import prod
 
-from numpy import empty, float32, float64
+from numpy import empty, float32, float64, frombuffer, zeros
 
 
 cdef extern from "ops/probe.h" nogil:  # of the core, but not of its public interface
@@ -28,7 +30,7 @@ cdef extern from "ops/probe.h" nogil:  # of the core, but not of its public inte
     void cnn_probe_copy(int64_t n, const float *src, float *dst)
 
 
-cdef bint LITTLE_ENDIAN = byteorder == "little"
+cdef bint LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 # ---- status and shapes -----------------------------------------------------------------------------------------------
@@ -82,6 +84,7 @@ cdef int read_pair(values, int64_t *out) except -1:
 
 include "_border.pxi"
 include "_graph.pxi"
+include "_results.pxi"
 include "_runner.pxi"
 include "_frozen.pxi"
 include "_segments.pxi"

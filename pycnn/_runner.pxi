@@ -1,14 +1,5 @@
 # A plan and a context: what runs a graph.
 
-cdef tuple dense_result(tuple shape, dtype):
-    """An array of this logical shape in the engine's layout, and the same memory as a contiguous array."""
-    if len(shape) == 4:
-        memory = empty((shape[0], shape[2], shape[3], shape[1]), dtype)
-        return memory.transpose(0, 3, 1, 2), memory
-    memory = empty(shape, dtype)
-    return memory, memory
-
-
 cdef class Runner:
     """A plan of a graph and a context to run it in.
 
@@ -19,7 +10,9 @@ cdef class Runner:
     cdef cnn_plan *plan
     cdef cnn_context *context
     cdef list names, input_values, input_shapes, output_values, output_shapes
-    cdef list borders, diff_borders, results, bound
+    cdef list borders, diff_borders, bound
+    cdef list outputs, gradients  # Results
+    cdef bint ran
     cdef list input_dtypes
     cdef bint copy
     cdef object numpy_dtype, lock
@@ -46,6 +39,8 @@ cdef class Runner:
         self.output_shapes = [graph.shape(value) for value in outputs]
         self.borders = [Border() for _ in inputs]
         self.diff_borders = [Border() for _ in outputs]
+        self.outputs = [Result(shape, self.numpy_dtype) for shape in self.output_shapes]
+        self.gradients = [Result(shape, self.numpy_dtype) for shape in self.input_shapes]
         self.bound = []
         self.copy = copy
         self.lock = allocate_lock()
@@ -75,31 +70,28 @@ cdef class Runner:
 
     cdef list run_forward(self, tuple arrays, uint64_t seed, uint64_t call):
         cdef Border border
-        cdef Memory memory
+        cdef Result output
         cdef cnn_status status
         cdef cnn_dtype dtype
         if len(arrays) != len(self.names):
             raise TypeError(f"forward: got {len(arrays)} arguments, expected {len(self.names)}")
-        self.results = None  # until this run has succeeded there is nothing to go back from
+        self.ran = False  # until this run has succeeded there is nothing to go back from
         for i in range(len(arrays)):
             border = self.borders[i]
             dtype = dtype_code(self.input_dtypes[i])
             border.take(arrays[i], self.names[i], dtype, self.input_shapes[i], True, self.copy)
             check(cnn_context_bind(self.context, self.input_values[i], border.data, NULL))
         results = []
-        memories = []
         for i in range(len(self.output_values)):
-            result, contiguous = dense_result(self.output_shapes[i], self.numpy_dtype)
-            memory = Memory(contiguous, self.numpy_dtype)
-            results.append(result)
-            memories.append(memory)
-            check(cnn_context_bind(self.context, self.output_values[i], memory.data, NULL))
+            output = self.outputs[i]
+            results.append(output.make())
+            check(cnn_context_bind(self.context, self.output_values[i], output.data, NULL))
         check(cnn_context_random(self.context, seed, call))
         with nogil:
             status = cnn_context_forward(self.context)
         check(status)
         # Outputs that backward reads are kept inside; nothing of the caller's is referred to any more but the inputs.
-        self.results = memories
+        self.ran = True
         return results
 
     def backward(self, tuple arrays, bint want_inputs=True):
@@ -110,39 +102,34 @@ cdef class Runner:
 
     cdef list run_backward(self, tuple arrays, bint want_inputs):
         cdef Border border
-        cdef Memory memory
-        cdef Memory result
+        cdef Result output, gradient
         cdef cnn_status status
-        if self.results is None:
+        if not self.ran:
             raise RuntimeError("backward: call forward first")
         if len(arrays) != len(self.output_values):
             raise TypeError(f"backward: got {len(arrays)} gradients, expected {len(self.output_values)}")
         for i in range(len(arrays)):
             border = self.diff_borders[i]
+            output = self.outputs[i]
             array = arrays[i]
             if array is None and len(arrays) > 1:
-                array = dense_result(self.output_shapes[i], self.numpy_dtype)[0]
-                array[...] = 0
+                array = zeros(self.output_shapes[i], self.numpy_dtype)
             name = "dy" if len(arrays) == 1 else f"dy[{i}]"
             border.take(array, name, self.dtype, self.output_shapes[i], True, False)
-            result = self.results[i]
-            check(cnn_context_bind(self.context, self.output_values[i], result.data, border.data))
-        gradients = []
-        memories = []
+            check(cnn_context_bind(self.context, self.output_values[i], output.data, border.data))
+        results = []
         for i in range(len(self.input_values)):
             border = self.borders[i]
             if not want_inputs or self.input_dtypes[i] == "int64":
-                gradients.append(None)
+                results.append(None)
                 check(cnn_context_bind(self.context, self.input_values[i], border.data, NULL))
                 continue
-            gradient, contiguous = dense_result(self.input_shapes[i], self.numpy_dtype)
-            memory = Memory(contiguous, self.numpy_dtype)
-            memories.append(memory)
-            gradients.append(gradient)
-            check(cnn_context_bind(self.context, self.input_values[i], border.data, memory.data))
+            gradient = self.gradients[i]
+            results.append(gradient.make())
+            check(cnn_context_bind(self.context, self.input_values[i], border.data, gradient.data))
         with nogil:
             status = cnn_context_backward(self.context)
         for border in self.diff_borders:
             border.drop()
         check(status)
-        return gradients if want_inputs else None
+        return results if want_inputs else None
