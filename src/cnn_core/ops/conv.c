@@ -181,6 +181,14 @@ static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, con
     return conv;
 }
 
+/* Every algorithm takes any epilogue; backward knows of none. */
+static bool fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool backward)
+{
+    (void)node;
+    (void)epilogue;
+    return !backward;
+}
+
 /* The two operations differ in which end of the same map is their source. */
 typedef struct direction {
     bool transposed;
@@ -345,6 +353,7 @@ const cnn_op_row cnn_op_conv2d = {
     .backward = conv2d_backward,
     .packs = SRC(1),
     .rescale = conv2d_rescale,
+    .fuses = fuses,
     .packed = conv2d_packed,
     .pack = conv2d_pack,
     .reference_forward = cnn_ref_conv2d_forward,
@@ -364,6 +373,7 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .backward = conv_transpose2d_backward,
     .packs = SRC(1),
     .rescale = conv_transpose2d_rescale,
+    .fuses = fuses,
     .packed = conv_transpose2d_packed,
     .pack = conv_transpose2d_pack,
     .reference_forward = cnn_ref_conv_transpose2d_forward,

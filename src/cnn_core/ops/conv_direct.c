@@ -6,8 +6,9 @@
  *
  * Of many pixels and few weights, a task is a block: the weights were packed before, once for all tasks. Of few
  * pixels and many weights, a task is some panels: it packs them for itself, for every block, so that they come out
- * of its cache. */
+ * of its cache. Weights that never change are packed once for all calls, and then read straight through. */
 #include "ops/conv.h"
+#include "ops/conv_epilogue.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
 
@@ -21,8 +22,9 @@ typedef struct direct_plan {
     int64_t blocks, block_pixels; /* of each phase; pixels of the largest block */
     int64_t parts;                /* in which the panels are cut */
     bool by_panels;               /* a task is a part with all blocks; else a part with one block */
+    bool packs_all;               /* in the workspace, before the tasks */
     size_t axes_bytes, zero_bytes, weights_bytes;
-    size_t src_bytes, dst_bytes, part_bytes; /* of one thread */
+    size_t src_bytes, dst_bytes, addend_bytes, part_bytes; /* of one thread */
 } direct_plan;
 
 #define FEW_PIXELS 512
@@ -55,13 +57,14 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     plan.weights_bytes = cnn_size_align(cnn_size_mul(group_bytes, (size_t)plan.groups));
     plan.by_panels =
         (plan.weights_bytes > MANY_WEIGHTS && pixels <= FEW_PIXELS) || plan.weights_bytes > TOO_MANY_WEIGHTS;
+    plan.packs_all = !plan.by_panels && !conv->packed;
     const int64_t panels = plan.phases * plan.groups * plan.panels.count;
     if (plan.by_panels) {
         const int64_t part = cnn_min_i64(cnn_ceil_div(panels, CNN_CONV_TASKS), MOST_PART_PANELS);
         plan.parts = cnn_ceil_div(plan.panels.count, part);
-        plan.part_bytes = cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic),
-                                                      (size_t)(part * plan.panels.width) * sizeof(float)));
-        plan.weights_bytes = 0;
+        if (!conv->packed)
+            plan.part_bytes = cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic),
+                                                          (size_t)(part * plan.panels.width) * sizeof(float)));
     } else {
         const int64_t tasks = plan.phases * plan.groups * plan.blocks;
         plan.parts = cnn_min_i64(plan.panels.count, cnn_ceil_div(CNN_CONV_TASKS, tasks));
@@ -72,33 +75,34 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     const size_t rows = cnn_size_mul((size_t)plan.block_pixels, (size_t)plan.taps);
     plan.src_bytes = cnn_size_align(cnn_size_mul(rows, sizeof(float *)));
     plan.dst_bytes = cnn_size_align(cnn_size_mul((size_t)plan.block_pixels, sizeof(float *)));
+    plan.addend_bytes = plan.dst_bytes;
     return plan;
 }
 
 static size_t thread_bytes(const direct_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->src_bytes, plan->dst_bytes), plan->part_bytes);
+    return cnn_size_add(cnn_size_add(plan->src_bytes, plan->dst_bytes),
+                        cnn_size_add(plan->addend_bytes, plan->part_bytes));
 }
 
 static size_t direct_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     const direct_plan plan = plan_direct(conv, pass, kernels);
-    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes), plan.weights_bytes);
+    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
+                                       plan.packs_all ? plan.weights_bytes : 0);
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
 typedef struct direct_job {
     const direct_plan *plan;
-    const cnn_kernels *kernels;
+    const cnn_conv_call *call;
     cnn_conv_axes axes;
-    int64_t n;
     cnn_conv_image src;
     int64_t dst_h, dst_w, dst_c;
-    const float *weights; /* as given */
-    int64_t group_stride, out_stride, in_stride, row_stride, col_stride;
-    const float *zero, *bias;
-    float *packed; /* [groups][phases][panels][taps][ic][panel row], where packed for all tasks */
-    float *dst;
+    int64_t group_stride, out_stride, in_stride, row_stride, col_stride; /* of call->weights */
+    const float *zero;
+    const float *packed; /* [groups][phases][panels][taps][ic][panel row], or NULL: each task packs */
+    cnn_conv_epilogue epilogue;
     char *scratch; /* of all threads */
 } direct_job;
 
@@ -138,7 +142,7 @@ static void pack_taps(const direct_job *job, const cnn_conv_grid *grid, int64_t 
 {
     const direct_plan *plan = job->plan;
     const int64_t row = cnn_conv_panel_row(&plan->panels, panel);
-    const float *from = job->weights + group * job->group_stride + panel * plan->panels.width * job->out_stride +
+    const float *from = job->call->weights + group * job->group_stride + panel * plan->panels.width * job->out_stride +
                         first * job->in_stride;
     to += first * row;
     for (int64_t r = 0; r < grid->row_taps; r++)
@@ -159,25 +163,39 @@ static void pack_panels(const direct_job *job, const cnn_conv_grid *grid, int64_
                       to + (p - panel) * panel_size(job->plan, grid));
 }
 
-/* Where the panels of a group and a grid begin in job->packed. */
-static float *packed_panels(const direct_job *job, const cnn_conv_grid *grid, int64_t group)
+/* Where the panels of a group and a grid, from `panel` on, begin among all packed weights. */
+static int64_t packed_offset(const direct_job *job, const cnn_conv_grid *grid, int64_t group, int64_t panel)
 {
     const int64_t taps = group * job->axes.rows.taps * job->axes.cols.taps + grid->first_tap;
-    return job->packed + taps * job->plan->ic * job->plan->panels.padded;
+    return taps * job->plan->ic * job->plan->panels.padded + panel * panel_size(job->plan, grid);
 }
+
+typedef struct pack_job {
+    const direct_job *direct;
+    float *packed;
+} pack_job;
 
 static void pack_for_all(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
-    const direct_job *job = arg;
+    const pack_job *pack = arg;
+    const direct_job *job = pack->direct;
     const direct_plan *plan = job->plan;
     const int64_t tasks = cnn_ceil_div(plan->panels.count, MOST_PART_PANELS);
     const int64_t group = task / tasks, begin = task % tasks * MOST_PART_PANELS;
     const int64_t end = cnn_min_i64(begin + MOST_PART_PANELS, plan->panels.count);
     for (int64_t phase = 0; phase < plan->phases; phase++) {
         const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
-        pack_panels(job, &grid, group, begin, end, packed_panels(job, &grid, group) + begin * panel_size(plan, &grid));
+        pack_panels(job, &grid, group, begin, end, pack->packed + packed_offset(job, &grid, group, begin));
     }
+}
+
+static void pack_all(const direct_job *job, float *packed)
+{
+    const direct_plan *plan = job->plan;
+    pack_job pack = {job, packed};
+    cnn_parallel(cnn_useful_threads(job->call->threads, (double)plan->weights_bytes / sizeof(float)),
+                 plan->groups * cnn_ceil_div(plan->panels.count, MOST_PART_PANELS), pack_for_all, &pack);
 }
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------- */
@@ -186,6 +204,7 @@ static void pack_for_all(void *arg, int64_t task, int32_t thread)
 typedef struct direct_scratch {
     const float **src;
     float **dst;
+    const float **addend;
     float *part;
 } direct_scratch;
 
@@ -195,6 +214,7 @@ static direct_scratch take_scratch(const direct_job *job, int32_t thread)
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     direct_scratch scratch = {.src = cnn_take(&cursor, plan->src_bytes)};
     scratch.dst = cnn_take(&cursor, plan->dst_bytes);
+    scratch.addend = cnn_take(&cursor, plan->addend_bytes);
     scratch.part = cnn_take(&cursor, plan->part_bytes);
     return scratch;
 }
@@ -204,7 +224,8 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
                           int64_t group, int64_t index, int64_t panel, int64_t panel_end, const float *packed)
 {
     const direct_plan *plan = job->plan;
-    const int64_t all = job->n * grid->h * grid->w, first = cnn_split(all, plan->blocks, index);
+    const cnn_conv_call *call = job->call;
+    const int64_t all = call->conv->n * grid->h * grid->w, first = cnn_split(all, plan->blocks, index);
     const int64_t pixels = cnn_split(all, plan->blocks, index + 1) - first;
     if (pixels == 0) return; /* a phase with fewer pixels than the largest */
 
@@ -212,13 +233,18 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
     image.data += group * plan->ic;
     const int64_t taps = grid->row_taps * grid->col_taps;
     const cnn_conv_block block = {.pixels = pixels, .taps = taps, .ic = plan->ic, .src = scratch->src, .dst = scratch->dst};
-    cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, job->dst, job->dst_c, first, pixels, scratch->dst);
-    cnn_conv_locate_src(grid, &image, job->zero, first, pixels, scratch->src);
-    for (; panel < panel_end; panel++, packed += panel_size(plan, grid)) {
-        const int64_t channel = group * plan->oc + panel * plan->panels.width;
-        job->kernels->conv.forward(&block, packed, job->bias == NULL ? NULL : job->bias + channel, channel,
-                                   (int)cnn_conv_panel_channels(&plan->panels, panel));
+    cnn_conv_epilogue epilogue = job->epilogue;
+    cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, call->out, job->dst_c, first, pixels, scratch->dst);
+    if (call->addend != NULL) {
+        for (int64_t p = 0; p < pixels; p++) scratch->addend[p] = call->addend + (scratch->dst[p] - call->out);
+        epilogue.addend = scratch->addend;
     }
+    cnn_conv_locate_src(grid, &image, job->zero, first, pixels, scratch->src);
+    for (int64_t i = panel; i < panel_end; i++, packed += panel_size(plan, grid))
+        call->kernels->conv.forward(&block, packed, &epilogue, group * plan->oc + i * plan->panels.width,
+                                    (int)cnn_conv_panel_channels(&plan->panels, i));
+    cnn_conv_activate_pixels(call, pixels, scratch->dst, job->dst_c, group * plan->oc + panel * plan->panels.width,
+                             cnn_min_i64(plan->oc, panel_end * plan->panels.width) - panel * plan->panels.width);
 }
 
 static void run_part(void *arg, int64_t task, int32_t thread)
@@ -232,50 +258,73 @@ static void run_part(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_split(plan->panels.count, plan->parts, part + 1);
     const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
     const direct_scratch scratch = take_scratch(job, thread);
-    if (plan->by_panels) {
+    const float *packed = scratch.part;
+    if (job->packed != NULL)
+        packed = job->packed + packed_offset(job, &grid, group, begin);
+    else
         pack_panels(job, &grid, group, begin, end, scratch.part);
+    if (plan->by_panels)
         for (int64_t block = 0; block < plan->blocks; block++)
-            compute_block(job, &scratch, &grid, group, block, begin, end, scratch.part);
-    } else {
-        const float *packed = packed_panels(job, &grid, group) + begin * panel_size(plan, &grid);
+            compute_block(job, &scratch, &grid, group, block, begin, end, packed);
+    else
         compute_block(job, &scratch, &grid, group, task % tasks, begin, end, packed);
-    }
 }
 
-static void run_direct(const cnn_conv_call *call)
+/* What a pass and the packing of its weights have in common. */
+static direct_job begin_job(const cnn_conv_call *call, const direct_plan *plan, char **cursor)
 {
     const cnn_conv *conv = call->conv;
     const int64_t *stride = conv->weights_stride;
     const bool back = call->pass == CNN_CONV_BACKWARD_DATA;
-    const direct_plan plan = plan_direct(conv, call->pass, call->kernels);
-    char *cursor = call->workspace;
     direct_job job = {
-        .plan = &plan,
-        .kernels = call->kernels,
-        .n = conv->n,
+        .plan = plan,
+        .call = call,
         .src = back ? (cnn_conv_image){call->y, conv->oh, conv->ow, conv->oc}
                     : (cnn_conv_image){call->x, conv->ih, conv->iw, conv->ic},
         .dst_h = back ? conv->ih : conv->oh,
         .dst_w = back ? conv->iw : conv->ow,
         .dst_c = back ? conv->ic : conv->oc,
-        .weights = call->weights,
         .group_stride = conv->oc / conv->groups * stride[0],
         .out_stride = stride[back ? 1 : 0],
         .in_stride = stride[back ? 0 : 1],
         .row_stride = stride[2],
         .col_stride = stride[3],
-        .bias = call->bias,
-        .dst = call->out,
+        .epilogue = cnn_conv_epilogue_of(call),
     };
-    cnn_conv_axes_make(conv, call->pass, &cursor, &job.axes);
+    cnn_conv_axes_make(conv, call->pass, cursor, &job.axes);
+    return job;
+}
+
+static void run_direct(const cnn_conv_call *call)
+{
+    const direct_plan plan = plan_direct(call->conv, call->pass, call->kernels);
+    char *cursor = call->workspace;
+    direct_job job = begin_job(call, &plan, &cursor);
     job.zero = cnn_conv_zeros(&cursor, plan.ic);
-    job.packed = cnn_take(&cursor, plan.weights_bytes);
+    job.packed = call->packed;
+    if (plan.packs_all) {
+        float *packed = cnn_take(&cursor, plan.weights_bytes);
+        pack_all(&job, packed);
+        job.packed = packed;
+    }
     job.scratch = cursor;
-    if (!plan.by_panels)
-        cnn_parallel(cnn_useful_threads(call->threads, (double)plan.weights_bytes / sizeof(float)),
-                     plan.groups * cnn_ceil_div(plan.panels.count, MOST_PART_PANELS), pack_for_all, &job);
-    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(conv, call->kernels)),
+    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels)),
                  plan.phases * plan.groups * plan.parts * (plan.by_panels ? 1 : plan.blocks), run_part, &job);
+}
+
+/* Packed weights, and behind them room for the axes while they are packed. */
+static size_t direct_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    const direct_plan plan = plan_direct(conv, pass, kernels);
+    return cnn_size_add(plan.weights_bytes, plan.axes_bytes);
+}
+
+static void direct_pack(const cnn_conv_call *call, void *packed)
+{
+    const direct_plan plan = plan_direct(call->conv, call->pass, call->kernels);
+    char *cursor = (char *)packed + plan.weights_bytes;
+    const direct_job job = begin_job(call, &plan, &cursor);
+    pack_all(&job, packed);
 }
 
 static bool direct_suits(const cnn_conv *conv, cnn_conv_pass pass)
@@ -289,4 +338,6 @@ const cnn_conv_algorithm cnn_conv_direct = {
     .suits = direct_suits,
     .workspace = direct_workspace,
     .run = run_direct,
+    .packed = direct_packed,
+    .pack = direct_pack,
 };

@@ -3,10 +3,11 @@
  * Rows are read straight from memory, but for rank-4 activations: these lie channels-last, while `in` is their last
  * logical axis, so that they are turned to row-major in the workspace, and results back.
  *
- * A convolution packs its weights. Where there are fewer rows than outputs, forward swaps the two matrices and packs
- * the rows instead: dst^T = weights src^T. */
+ * A convolution packs its weights. Where there are fewer rows than outputs, and the weights are not packed yet, forward
+ * swaps the two matrices and packs the rows instead: dst^T = weights src^T. */
 #include "ops/check.h"
 #include "ops/conv.h"
+#include "ops/conv_epilogue.h"
 #include "ops/transpose.h"
 #include "ref/ref.h"
 
@@ -48,6 +49,7 @@ static cnn_conv conv_of(const cnn_node *node)
         .stride = {1, 1},
         .dilation = {1, 1},
         .weights_stride = {weights->dim[1], 1, 1, 1},
+        .packed = node->packed,
     };
 }
 
@@ -85,7 +87,7 @@ static void image_of_rows(int32_t threads, const cnn_shape *shape, const float *
 
 /* ---- dst^T = weights src^T --------------------------------------------------------------------------------------- */
 
-static bool is_swapped(const cnn_conv *conv) { return conv->ow < conv->oc; }
+static bool is_swapped(const cnn_conv *conv) { return !conv->packed && conv->ow < conv->oc; }
 
 static cnn_conv swap(const cnn_conv *conv)
 {
@@ -103,20 +105,28 @@ static size_t transposed_bytes(const cnn_conv *conv)
 #define PIECE 64 /* outputs in a task */
 
 typedef struct transpose_job {
-    int64_t rows, out;
-    const float *transposed, *bias;
-    float *dst;
+    const cnn_conv_call *call;
+    const float *transposed;
 } transpose_job;
 
-/* dst[r][o] = transposed[o][r] + bias[o] */
+/* dst[r][o] = activation(transposed[o][r] + bias[o] + addend[r][o]) */
 static void transpose_piece(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
     const transpose_job *job = arg;
-    const int64_t last = cnn_min_i64((task + 1) * PIECE, job->out);
-    for (int64_t r = 0; r < job->rows; r++)
-        for (int64_t o = task * PIECE; o < last; o++)
-            job->dst[r * job->out + o] = job->transposed[o * job->rows + r] + (job->bias == NULL ? 0.0f : job->bias[o]);
+    const cnn_conv_call *call = job->call;
+    const int64_t rows = call->conv->ow, out = call->conv->oc;
+    const int64_t first = task * PIECE, count = cnn_min_i64(PIECE, out - first);
+    const float *from = job->transposed + first * rows;
+    for (int64_t r = 0; r < rows; r++) {
+        float *dst = call->out + r * out + first;
+        for (int64_t o = 0; o < count; o++) dst[o] = from[o * rows + r];
+        if (call->bias != NULL)
+            for (int64_t o = 0; o < count; o++) dst[o] += call->bias[first + o];
+        if (call->addend != NULL)
+            for (int64_t o = 0; o < count; o++) dst[o] += call->addend[r * out + first + o];
+        cnn_conv_activate(call, count, dst);
+    }
 }
 
 static void run_swapped(const cnn_conv_call *call)
@@ -128,13 +138,14 @@ static void run_swapped(const cnn_conv_call *call)
     pass.conv = &swapped;
     pass.x = call->weights;
     pass.weights = call->x;
-    pass.bias = NULL;
+    pass.bias = pass.addend = NULL;
+    pass.activation = NULL;
     pass.out = transposed;
     pass.workspace = cursor;
     cnn_conv_run(&pass);
-    transpose_job job = {call->conv->ow, call->conv->oc, transposed, call->bias, call->out};
-    cnn_parallel(cnn_useful_threads(call->threads, 2.0 * (double)job.rows * (double)job.out),
-                 cnn_ceil_div(job.out, PIECE), transpose_piece, &job);
+    transpose_job job = {call, transposed};
+    cnn_parallel(cnn_useful_threads(call->threads, 2.0 * (double)call->conv->ow * (double)call->conv->oc),
+                 cnn_ceil_div(call->conv->oc, PIECE), transpose_piece, &job);
 }
 
 /* ---- passes ------------------------------------------------------------------------------------------------------ */
@@ -175,7 +186,7 @@ static cnn_status forward(const cnn_call *call)
     const size_t src_bytes = src_rows_bytes(node), dst_bytes = dst_rows_bytes(node);
     float *src_rows = cnn_take(&cursor, src_bytes), *dst_rows = cnn_take(&cursor, dst_bytes);
     if (src_bytes > 0) rows_of_image(call->threads, &node->src_shape[0], call->src[0], src_rows);
-    const cnn_conv_call pass = {
+    cnn_conv_call pass = {
         .pass = CNN_CONV_FORWARD,
         .conv = &conv,
         .kernels = node->kernels,
@@ -184,8 +195,11 @@ static cnn_status forward(const cnn_call *call)
         .x = src_bytes > 0 ? src_rows : call->src[0],
         .weights = call->src[1],
         .bias = call->src[2],
+        .packed = call->packed,
         .out = dst_bytes > 0 ? dst_rows : call->dst,
     };
+    if (node->epilogue.adds) pass.addend = call->src[node->row->max_sources];
+    if (node->epilogue.activates) pass.activation = &node->epilogue.activation;
     if (is_swapped(&conv))
         run_swapped(&pass);
     else
@@ -243,6 +257,27 @@ static bool rescale(const cnn_node *node, const void *weights, const double *sca
     return true;
 }
 
+/* The addend lies as dst does, and must lie in rows. */
+static bool fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool back)
+{
+    return !back && !(epilogue->adds && is_turned(&node->dst_shape, false));
+}
+
+static size_t packed(const cnn_node *node)
+{
+    if (cnn_shape_count(&node->dst_shape) == 0) return 0;
+    const cnn_conv conv = conv_of(node);
+    return cnn_conv_packed(&conv, CNN_CONV_FORWARD, node->kernels);
+}
+
+static void pack(const cnn_node *node, void *const *src, void *to)
+{
+    const cnn_conv conv = conv_of(node);
+    const cnn_conv_call call = {
+        .pass = CNN_CONV_FORWARD, .conv = &conv, .kernels = node->kernels, .threads = cnn_get_num_threads(), .weights = src[1]};
+    cnn_conv_pack(&call, to);
+}
+
 const cnn_op_row cnn_op_linear = {
     .name = "linear",
     .min_sources = 2,
@@ -255,6 +290,10 @@ const cnn_op_row cnn_op_linear = {
     .forward = forward,
     .backward = backward,
     .rescale = rescale,
+    .fuses = fuses,
+    .packs = SRC(1),
+    .packed = packed,
+    .pack = pack,
     .reference_forward = cnn_ref_linear_forward,
     .reference_backward = cnn_ref_linear_backward,
 };

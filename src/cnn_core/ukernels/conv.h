@@ -12,6 +12,14 @@
 
 #define CNN_CONV_ROWS 6 /* 6 x 2 accumulators, 2 weights, 1 broadcast: 15 of 16 registers */
 
+/* What happens to the sums on their way to dst; all of it may be absent. */
+typedef struct cnn_conv_epilogue {
+    const float *bias;          /* [channels of dst], or NULL */
+    const float *const *addend; /* [pixels of the block], each as wide as dst's, or NULL */
+    bool clamps;                /* to low .. high; NaN stays NaN */
+    float low, high;
+} cnn_conv_epilogue;
+
 /* The pixels that one call works on. */
 typedef struct cnn_conv_block {
     int64_t pixels, taps, ic;
@@ -20,10 +28,11 @@ typedef struct cnn_conv_block {
 } cnn_conv_block;
 
 struct cnn_conv_kernels {
-    /* dst[p][offset + o] = bias[o] + sum over taps t and channels c of src[t][p][c] * weights[t][c][o], o < channels,
-     * 1 <= channels <= 2 vectors. weights is [taps][ic][1 or 2 vectors], zero beyond `channels`; bias has `channels`
-     * floats or is NULL. */
-    void (*forward)(const cnn_conv_block *block, const float *weights, const float *bias, int64_t offset, int channels);
+    /* dst[p][offset + o] = epilogue(sum over taps t and channels c of src[t][p][c] * weights[t][c][o]), o < channels,
+     * 1 <= channels <= 2 vectors. weights is [taps][ic][1 or 2 vectors], zero beyond `channels`; bias and addend are
+     * read at `offset` too. Without an epilogue (NULL) dst gets the sums. */
+    void (*forward)(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
+                    int64_t offset, int channels);
 
     /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset + r] * cols[p][o] for r <
      * height and o < channels, 1 <= height <= CNN_CONV_ROWS, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2

@@ -1,14 +1,36 @@
 #include "simd/inline.h"
 #include "ukernels/conv.h"
 
+VF_INLINE vf conv_load(const float *from, int lanes)
+{
+    return lanes == VF_WIDTH ? vf_load(from) : vf_load_tail(from, lanes);
+}
+
+VF_INLINE void conv_store(float *to, vf a, int lanes)
+{
+    if (lanes == VF_WIDTH)
+        vf_store(to, a);
+    else
+        vf_store_tail(to, a, lanes);
+}
+
+/* x within [low, high], NaN kept. */
+VF_INLINE vf conv_clamp(vf x, vf low, vf high)
+{
+    x = vf_select(vf_le(x, low), low, x);
+    return vf_select(vf_gt(x, high), high, x);
+}
+
 /* One register tile of `rows` pixels by `vectors` vectors of output channels; both are constants in every caller. */
 VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_conv_block *block, int64_t first,
-                                 const float *weights, const float *bias, int64_t offset, int channels)
+                                 const float *weights, const cnn_conv_epilogue *epilogue, int64_t offset, int channels)
 {
+    const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
     vf sum[CNN_CONV_ROWS][2];
     for (int v = 0; v < vectors; v++) {
-        const int lanes = channels - v * VF_WIDTH < VF_WIDTH ? channels - v * VF_WIDTH : VF_WIDTH;
-        const vf start = bias == NULL ? vf_zero() : vf_load_tail(bias + v * VF_WIDTH, lanes);
+        const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
+        const vf start =
+            epilogue->bias == NULL ? vf_zero() : conv_load(epilogue->bias + offset + v * VF_WIDTH, lanes);
         for (int r = 0; r < rows; r++) sum[r][v] = start;
     }
     const float *const *src = block->src + first;
@@ -27,23 +49,28 @@ VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_co
         }
         src += block->pixels;
     }
-    float *const *dst = block->dst + first;
-    if (channels == vectors * VF_WIDTH) {
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) vf_store(dst[r] + offset + v * VF_WIDTH, sum[r][v]);
-    } else {
-        const int last = (vectors - 1) * VF_WIDTH;
+    if (epilogue->addend != NULL)
         for (int r = 0; r < rows; r++) {
-            if (vectors == 2) vf_store(dst[r] + offset, sum[r][0]);
-            vf_store_tail(dst[r] + offset + last, sum[r][vectors - 1], channels - last);
+            const float *addend = epilogue->addend[first + r] + offset;
+            for (int v = 0; v < vectors; v++)
+                sum[r][v] = vf_add(sum[r][v], conv_load(addend + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
         }
+    if (epilogue->clamps) {
+        const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) sum[r][v] = conv_clamp(sum[r][v], low, high);
+    }
+    for (int r = 0; r < rows; r++) {
+        float *dst = block->dst[first + r] + offset;
+        for (int v = 0; v < vectors; v++)
+            conv_store(dst + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
     }
 }
 
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. A
  * tile of few rows would wait for its own sums. */
 VF_INLINE void conv_forward_tiles(const int vectors, const cnn_conv_block *block, const float *weights,
-                                  const float *bias, int64_t offset, int channels)
+                                  const cnn_conv_epilogue *epilogue, int64_t offset, int channels)
 {
     const int64_t tiles = (block->pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
     const int64_t rows = block->pixels / tiles, higher = block->pixels % tiles;
@@ -51,24 +78,26 @@ VF_INLINE void conv_forward_tiles(const int vectors, const cnn_conv_block *block
     for (int64_t tile = 0; tile < tiles; tile++) {
         const int64_t height = rows + (tile < higher);
         switch (height) {
-        case 6: conv_forward_tile(6, vectors, block, first, weights, bias, offset, channels); break;
-        case 5: conv_forward_tile(5, vectors, block, first, weights, bias, offset, channels); break;
-        case 4: conv_forward_tile(4, vectors, block, first, weights, bias, offset, channels); break;
-        case 3: conv_forward_tile(3, vectors, block, first, weights, bias, offset, channels); break;
-        case 2: conv_forward_tile(2, vectors, block, first, weights, bias, offset, channels); break;
-        default: conv_forward_tile(1, vectors, block, first, weights, bias, offset, channels); break;
+        case 6: conv_forward_tile(6, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 5: conv_forward_tile(5, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 4: conv_forward_tile(4, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 3: conv_forward_tile(3, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 2: conv_forward_tile(2, vectors, block, first, weights, epilogue, offset, channels); break;
+        default: conv_forward_tile(1, vectors, block, first, weights, epilogue, offset, channels); break;
         }
         first += height;
     }
 }
 
-static void conv_forward(const cnn_conv_block *block, const float *weights, const float *bias, int64_t offset,
-                         int channels)
+static void conv_forward(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
+                         int64_t offset, int channels)
 {
+    static const cnn_conv_epilogue none = {.bias = NULL};
+    if (epilogue == NULL) epilogue = &none;
     if (channels > VF_WIDTH)
-        conv_forward_tiles(2, block, weights, bias, offset, channels);
+        conv_forward_tiles(2, block, weights, epilogue, offset, channels);
     else
-        conv_forward_tiles(1, block, weights, bias, offset, channels);
+        conv_forward_tiles(1, block, weights, epilogue, offset, channels);
 }
 
 /* An outer product for each pixel: `height` rows by `vectors` vectors of columns. */
@@ -88,14 +117,12 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, int64_t pixe
         }
         cols += vectors * VF_WIDTH;
     }
-    const int lanes = channels - (vectors - 1) * VF_WIDTH;
+    const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
     for (int r = 0; r < height; r++)
         for (int v = 0; v < vectors; v++) {
             float *to = sums + r * stride + v * VF_WIDTH;
-            if (v + 1 < vectors || lanes == VF_WIDTH)
-                vf_store(to, add ? vf_add(vf_load(to), sum[r][v]) : sum[r][v]);
-            else
-                vf_store_tail(to, add ? vf_add(vf_load_tail(to, lanes), sum[r][v]) : sum[r][v], lanes);
+            const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
+            conv_store(to, add ? vf_add(conv_load(to, lanes), sum[r][v]) : sum[r][v], lanes);
         }
 }
 
