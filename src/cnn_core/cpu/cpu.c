@@ -9,12 +9,14 @@
 #include "cpu/kernels.h"
 
 #if defined(CNN_HAVE_AVX2)
-#if defined(_MSC_VER)
+
+#if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
-static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+static void cpuid(uint32_t leaf, uint32_t out[4])
 {
-    int registers[4];
-    __cpuidex(registers, (int)leaf, (int)subleaf);
+    int registers[4] = {0};
+    __cpuid(registers, 0);
+    if ((uint32_t)registers[0] >= leaf) __cpuidex(registers, (int)leaf, 0);
     for (int i = 0; i < 4; i++) out[i] = (uint32_t)registers[i];
 }
 static uint64_t xgetbv0(void)
@@ -23,9 +25,10 @@ static uint64_t xgetbv0(void)
 }
 #else
 #include <cpuid.h>
-static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+/* Zeros for a leaf that the CPU does not have. */
+static void cpuid(uint32_t leaf, uint32_t out[4])
 {
-    if (!__get_cpuid_count(leaf, subleaf, &out[0], &out[1], &out[2], &out[3])) memset(out, 0, 4 * sizeof *out);
+    if (!__get_cpuid_count(leaf, 0, &out[0], &out[1], &out[2], &out[3])) memset(out, 0, 4 * sizeof *out);
 }
 /* As an instruction, because the intrinsic wants a compiler flag that this file must not have. */
 static uint64_t xgetbv0(void)
@@ -36,17 +39,42 @@ static uint64_t xgetbv0(void)
 }
 #endif
 
-/* AVX needs the operating system to save the wide registers: CPUID alone does not tell. */
+static bool all_set(uint64_t word, uint64_t bits)
+{
+    return (word & bits) == bits;
+}
+
+/* The states that the operating system saves, the bits of XCR0: wide registers that it does not save are not ours to use,
+ * whatever CPUID tells. */
+#define STATE_AVX 0x06u    /* xmm, ymm */
+#define STATE_AVX512 0xe6u /* and opmask, zmm0-15's upper halves, zmm16-31 */
+
+static bool saves(uint64_t state)
+{
+    uint32_t leaf1[4];
+    cpuid(1, leaf1);
+    return all_set(leaf1[2], 1u << 27) && all_set(xgetbv0(), state); /* OSXSAVE: xgetbv exists */
+}
+
 static bool has_avx2(void)
 {
     uint32_t leaf1[4], leaf7[4];
-    cpuid(1, 0, leaf1);
-    const uint32_t osxsave = 1u << 27, avx = 1u << 28, fma = 1u << 12;
-    if ((leaf1[2] & (osxsave | avx | fma)) != (osxsave | avx | fma)) return false;
-    if ((xgetbv0() & 0x6) != 0x6) return false; /* SSE and AVX state */
-    cpuid(7, 0, leaf7);
-    return (leaf7[1] & (1u << 5)) != 0;
+    cpuid(1, leaf1);
+    cpuid(7, leaf7);
+    const uint32_t avx = 1u << 28, fma = 1u << 12, avx2 = 1u << 5;
+    return saves(STATE_AVX) && all_set(leaf1[2], avx | fma) && all_set(leaf7[1], avx2);
 }
+
+#if defined(CNN_HAVE_AVX512)
+static bool has_avx512(void)
+{
+    uint32_t leaf7[4];
+    cpuid(7, leaf7);
+    const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
+    return has_avx2() && saves(STATE_AVX512) && all_set(leaf7[1], f | dq | bw | vl);
+}
+#endif
+
 #endif
 
 static bool always(void)
@@ -62,6 +90,9 @@ static const struct {
     {&cnn_kernels_scalar, always},
 #if defined(CNN_HAVE_AVX2)
     {&cnn_kernels_avx2, has_avx2},
+#endif
+#if defined(CNN_HAVE_AVX512)
+    {&cnn_kernels_avx512, has_avx512},
 #endif
 };
 #define NUM_CANDIDATES ((int)(sizeof candidates / sizeof candidates[0]))

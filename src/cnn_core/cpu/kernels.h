@@ -38,5 +38,8 @@ extern const cnn_kernels cnn_kernels_scalar;
 #if defined(CNN_HAVE_AVX2)
 extern const cnn_kernels cnn_kernels_avx2;
 #endif
+#if defined(CNN_HAVE_AVX512)
+extern const cnn_kernels cnn_kernels_avx512;
+#endif
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #define VF_WIDTH 8
+#define VF_REGISTERS 16
 
 typedef __m256 vf;
 typedef __m256 vm;

@@ -3,7 +3,7 @@
  * The method is everywhere the classic one: reduce the argument to a short interval (Cody and Waite, "Software Manual for
  * the Elementary Functions", 1980), evaluate a polynomial there, and put the exponent back by integer arithmetic. The
  * polynomials are our own minimax fits (Remez exchange; coefficients rounded to float one after the other, the rest
- * refitted each time). The error beside each function is the largest that tests/test_math.c found against double precision,
+ * refitted each time). The error beside each function is the largest that tests/math_cases.h finds against double precision,
  * in units of the last place, with or without FMA.
  *
  * All functions give NaN for NaN. Results that would be denormal may come out as zero. */

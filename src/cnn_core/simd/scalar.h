@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define VF_WIDTH 1
+#define VF_REGISTERS 16 /* how many vf the ISA holds at once: for kernels that choose the size of their tiles */
 
 typedef float vf;
 typedef bool vm;

@@ -1,8 +1,5 @@
-/* simd/math.h in the AVX2 vocabulary, where build and CPU have it. */
-#include <stdio.h>
-#include <string.h>
-
-#include "cnn_core.h"
+/* The AVX2 vocabulary, and simd/math.h in it. */
+#include "simd_main.h"
 
 #if defined(CNN_HAVE_AVX2)
 
@@ -15,7 +12,7 @@
 
 #include "simd/avx2.h"
 
-#include "math_cases.h"
+#include "simd_cases.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -25,11 +22,7 @@
 
 int main(int argc, char **argv)
 {
-    if (strstr(cnn_available_isas(), "avx2") == NULL) {
-        puts("this CPU has no AVX2");
-        return 0;
-    }
-    return test_main(argc, argv, math_tests, TEST_COUNT(math_tests));
+    return simd_main("avx2", argc, argv, simd_tests, TEST_COUNT(simd_tests));
 }
 
 #else
