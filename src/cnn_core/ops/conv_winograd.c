@@ -7,6 +7,8 @@
  *
  * The gradient of the weights sums over tiles, in the transformed domain: 36 outer products. Tiles are taken in chunks;
  * for each chunk all tiles are transformed, then every plane adds its products to its sums, which stay in cache. */
+#include <math.h>
+
 #include "ops/conv.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
@@ -112,6 +114,7 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     plan.parts = cnn_min_i64(plan.panels.count, cnn_ceil_div(LEAST_TASKS, plan.blocks));
     plan.zero_bytes = cnn_float_bytes(t->ic);
     plan.weights_bytes = planes_bytes(t->ic, plan.panels.padded);
+    if (conv->packed) plan.weights_bytes = 0;
     plan.src_bytes = planes_bytes(plan.block_tiles, t->ic);
     plan.product_bytes = planes_bytes(plan.block_tiles, plan.panels.width);
     plan.pointer_bytes = cnn_size_align((size_t)plan.block_tiles * PLANES * sizeof(float *));
@@ -129,8 +132,11 @@ typedef struct pass_job {
     int64_t out_stride, in_stride, row_stride, col_stride; /* of the weights, as the pass sees them */
     bool turned;                                           /* backward data reads the kernel from its other end */
     const float *src, *zero;
-    float *weights; /* U: [panels][PLANES][ic][panel row] */
+    const float *weights; /* U: [panels][PLANES][ic][panel row] */
+    float *to_weights;    /* the same, while it is made */
     char *scratch;
+    float low, high;                                  /* the clamp that the activation is, or none */
+    const struct cnn_activation_attributes *finishing; /* an activation that is no clamp, or NULL */
 } pass_job;
 
 #define WEIGHTS_PER_TASK 32 /* in channels */
@@ -144,7 +150,7 @@ static void transform_weights(void *arg, int64_t task, int32_t thread)
     const int64_t panel = task / chunks, first = task % chunks * WEIGHTS_PER_TASK;
     const int64_t channels = cnn_conv_panel_channels(panels, panel), row = cnn_conv_panel_row(panels, panel);
     const float *from = job->call->weights + panel * panels->width * job->out_stride;
-    float *to = job->weights + panel * panels->width * ic * PLANES;
+    float *to = job->to_weights + panel * panels->width * ic * PLANES;
     float g[9 * 64] = {0};
     for (int64_t c = first; c < cnn_min_i64(first + WEIGHTS_PER_TASK, ic); c++) {
         for (int64_t o = 0; o < channels; o++)
@@ -171,17 +177,37 @@ static void transform_block(const pass_job *job, int64_t first, int64_t count, f
         for (int64_t i = 0; i < count; i++) rows[p * count + i] = v + p * plane + i * t->ic;
 }
 
+static void finish(const pass_job *job, const cnn_winograd_store *store, int channels)
+{
+    const struct cnn_activation_attributes *a = job->finishing;
+    cnn_activation_forward_fn *const apply = job->call->kernels->activation.forward[a->kind];
+    for (int r = 0; r < store->rows; r++)
+        for (int s = 0; s < store->columns; s++) {
+            float *to = store->to + r * store->row_stride + s * store->column_stride;
+            apply(channels, to, to, (float)a->alpha, (float)a->beta);
+        }
+}
+
 static void store_block(const pass_job *job, int64_t first, int64_t count, int64_t panel, const float *m)
 {
     const winograd_tiles *t = &job->plan->tiles;
     const cnn_conv_panels *panels = &job->plan->panels;
     const int64_t channel = panel * panels->width, row = cnn_conv_panel_row(panels, panel);
-    const float *bias = job->call->bias == NULL ? NULL : job->call->bias + channel;
+    const int channels = (int)cnn_conv_panel_channels(panels, panel);
+    cnn_winograd_store store = {.row_stride = t->dst_w * t->oc,
+                                .column_stride = t->oc,
+                                .bias = job->call->bias == NULL ? NULL : job->call->bias + channel,
+                                .low = job->low,
+                                .high = job->high};
     for (int64_t i = 0; i < count; i++) {
         const winograd_results results = locate_results(t, first + i);
-        job->call->kernels->winograd.dst(m + i * row, job->plan->block_tiles * row,
-                                         (int)cnn_conv_panel_channels(panels, panel), bias, results.rows, results.cols,
-                                         job->call->out + results.first * t->oc + channel, t->dst_w * t->oc, t->oc);
+        const int64_t at = results.first * t->oc + channel;
+        store.rows = results.rows;
+        store.columns = results.cols;
+        store.to = job->call->out + at;
+        store.addend = job->call->addend == NULL ? NULL : job->call->addend + at;
+        job->call->kernels->winograd.dst(m + i * row, job->plan->block_tiles * row, channels, &store);
+        if (job->finishing != NULL) finish(job, &store, channels);
     }
 }
 
@@ -212,14 +238,24 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     }
 }
 
-static void run_pass(const cnn_conv_call *call)
+static void set_activation(pass_job *job, const struct cnn_activation_attributes *activation)
+{
+    job->low = -INFINITY;
+    job->high = INFINITY;
+    if (activation == NULL) return;
+    switch (activation->kind) {
+    case CNN_RELU6: job->high = 6.0f; /* fall through */
+    case CNN_RELU: job->low = 0.0f; break;
+    default: job->finishing = activation; break;
+    }
+}
+
+static pass_job begin_pass(const cnn_conv_call *call, const pass_plan *plan)
 {
     const cnn_conv *conv = call->conv;
     const bool back = call->pass == CNN_CONV_BACKWARD_DATA;
-    const pass_plan plan = plan_pass(conv, call->pass, call->kernels);
-    char *cursor = call->workspace;
     pass_job job = {
-        .plan = &plan,
+        .plan = plan,
         .call = call,
         .out_stride = conv->weights_stride[back ? 1 : 0],
         .in_stride = conv->weights_stride[back ? 0 : 1],
@@ -227,15 +263,45 @@ static void run_pass(const cnn_conv_call *call)
         .col_stride = conv->weights_stride[3],
         .turned = back,
         .src = back ? call->y : call->x,
+        .weights = call->packed,
     };
+    set_activation(&job, call->activation);
+    return job;
+}
+
+static void make_weights(pass_job *job, float *to)
+{
+    const winograd_tiles *t = &job->plan->tiles;
+    job->to_weights = to;
+    cnn_parallel(cnn_useful_threads(job->call->threads, 10.0 * (double)t->ic * (double)t->oc),
+                 job->plan->panels.count * cnn_ceil_div(t->ic, WEIGHTS_PER_TASK), transform_weights, job);
+    job->weights = to;
+}
+
+static void run_pass(const cnn_conv_call *call)
+{
+    const pass_plan plan = plan_pass(call->conv, call->pass, call->kernels);
+    char *cursor = call->workspace;
+    pass_job job = begin_pass(call, &plan);
     job.zero = cnn_conv_zeros(&cursor, plan.tiles.ic);
-    job.weights = cnn_take(&cursor, plan.weights_bytes);
+    if (call->packed == NULL) make_weights(&job, cnn_take(&cursor, plan.weights_bytes));
     job.scratch = cursor;
-    const double pairs = (double)plan.tiles.ic * (double)plan.tiles.oc;
-    cnn_parallel(cnn_useful_threads(call->threads, 10.0 * pairs),
-                 plan.panels.count * cnn_ceil_div(plan.tiles.ic, WEIGHTS_PER_TASK), transform_weights, &job);
-    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(conv, call->kernels) / 3.0), plan.blocks * plan.parts,
-                 run_block, &job);
+    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0),
+                 plan.blocks * plan.parts, run_block, &job);
+}
+
+static size_t winograd_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    return pass == CNN_CONV_BACKWARD_WEIGHTS
+               ? 0
+               : planes_bytes(tiles_of(conv, pass).ic, cnn_conv_panels_of(tiles_of(conv, pass).oc, kernels).padded);
+}
+
+static void winograd_pack(const cnn_conv_call *call, void *packed)
+{
+    const pass_plan plan = plan_pass(call->conv, call->pass, call->kernels);
+    pass_job job = begin_pass(call, &plan);
+    make_weights(&job, packed);
 }
 
 /* ---- the gradient of the weights --------------------------------------------------------------------------------- */
@@ -392,4 +458,6 @@ const cnn_conv_algorithm cnn_conv_winograd = {
     .suits = winograd_suits,
     .workspace = winograd_workspace,
     .run = run_winograd,
+    .packed = winograd_packed,
+    .pack = winograd_pack,
 };

@@ -1,6 +1,7 @@
 /* Winograd convolution: its error bound against float64, beside direct's; that it is what runs; edges of every kind. */
 #include <stdlib.h>
 
+#include "base/memory.h"
 #include "ops/conv.h"
 #include "tests/test.h"
 
@@ -160,6 +161,94 @@ static void is_what_runs(void)
     release(&direct);
 }
 
+/* ---- epilogue and packed weights ----------------------------------------------------------------------------------- */
+
+static float *normal_floats(int64_t count, uint64_t stream)
+{
+    float *numbers = malloc((size_t)count * sizeof *numbers);
+    if (numbers == NULL || cnn_fill_normal(CNN_FLOAT32, count, numbers, 0.0, 1.0, 9, stream) != CNN_OK) abort();
+    return numbers;
+}
+
+/* Memory that holds no numbers; free it with cnn_aligned_free. */
+static void *poisoned(size_t bytes)
+{
+    void *memory = cnn_aligned_alloc(bytes);
+    if (memory == NULL) abort();
+    memset(memory, 0xff, bytes);
+    return memory;
+}
+
+/* Runs the call with a poisoned workspace; with packed weights if asked. */
+static void run_call(cnn_conv_call call, bool packed)
+{
+    cnn_conv conv = *call.conv;
+    call.conv = &conv;
+    void *weights = NULL;
+    if (packed) {
+        weights = poisoned(cnn_conv_winograd.packed(&conv, call.pass, call.kernels));
+        cnn_conv_winograd.pack(&call, weights);
+        call.packed = weights;
+        call.weights = NULL;
+        conv.packed = true;
+    }
+    call.workspace = poisoned(cnn_conv_winograd.workspace(&conv, call.pass, call.kernels, call.threads));
+    cnn_conv_winograd.run(&call);
+    cnn_aligned_free(call.workspace);
+    cnn_aligned_free(weights);
+}
+
+/* Forward or backward data: packed weights change no bit, and the epilogue is activation(result + addend). */
+static void check_epilogue(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    const cnn_kernels *kernels = cnn_kernels_get();
+    const int64_t x = conv->n * conv->ih * conv->iw * conv->ic, y = conv->n * conv->oh * conv->ow * conv->oc;
+    const bool back = pass == CNN_CONV_BACKWARD_DATA;
+    const int64_t count = back ? x : y, channels = back ? conv->ic : conv->oc;
+    float *src = normal_floats(back ? y : x, 1), *weights = normal_floats(9 * conv->ic * conv->oc, 2);
+    float *bias = normal_floats(channels, 3), *addend = normal_floats(count, 4);
+    float *plain = poisoned((size_t)count * 4), *out = poisoned((size_t)count * 4), *want = poisoned((size_t)count * 4);
+    src[5] = NAN;
+    cnn_conv_call call = {.pass = pass, .conv = conv, .kernels = kernels, .threads = 2, .weights = weights, .out = plain};
+    *(back ? &call.y : &call.x) = src;
+    run_call(call, false);
+    static const cnn_activation kinds[] = {CNN_ACTIVATION_COUNT, CNN_RELU, CNN_RELU6, CNN_LEAKY_RELU, CNN_SILU};
+    call.out = out;
+    for (int adds = 0; adds < 2; adds++)
+        for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+            const struct cnn_activation_attributes activation = {kinds[k], 0.1, 0.0};
+            call.bias = adds ? bias : NULL;
+            call.addend = adds ? addend : NULL;
+            call.activation = k == 0 ? NULL : &activation;
+            for (int64_t i = 0; i < count; i++) want[i] = adds ? plain[i] + bias[i % channels] + addend[i] : plain[i];
+            if (k > 0) kernels->activation.forward[kinds[k]](count, want, want, 0.1f, 0.0f);
+            for (int packed = 0; packed < 2; packed++) {
+                memset(out, 0xff, (size_t)count * 4);
+                run_call(call, packed);
+                int64_t wrong = 0;
+                for (int64_t i = 0; i < count; i++) wrong += !(out[i] == want[i] || (isnan(out[i]) && isnan(want[i])));
+                CHECK(wrong == 0);
+            }
+        }
+    CHECK(isnan(out[0]));
+    free(src), free(weights), free(bias), free(addend);
+    cnn_aligned_free(plain), cnn_aligned_free(out), cnn_aligned_free(want);
+}
+
+static void takes_epilogues_and_packed_weights(void)
+{
+    static const cnn_conv convs[] = {
+        {.n = 2, .groups = 1, .ic = 19, .ih = 15, .iw = 18, .oc = 37, .oh = 15, .ow = 18, .kh = 3, .kw = 3,
+         .stride = {1, 1}, .dilation = {1, 1}, .padding = {1, 1}, .weights_stride = {19 * 9, 9, 3, 1}},
+        {.n = 3, .groups = 1, .ic = 64, .ih = 7, .iw = 7, .oc = 48, .oh = 7, .ow = 7, .kh = 3, .kw = 3,
+         .stride = {1, 1}, .dilation = {1, 1}, .padding = {1, 1}, .weights_stride = {64 * 9, 1, 64 * 3, 64}},
+    };
+    for (size_t i = 0; i < sizeof convs / sizeof convs[0]; i++) {
+        check_epilogue(&convs[i], CNN_CONV_FORWARD);
+        check_epilogue(&convs[i], CNN_CONV_BACKWARD_DATA);
+    }
+}
+
 static void gives_the_same_bits_on_any_threads(void)
 {
     if (strcmp(cnn_thread_backend(), "serial") == 0) return;
@@ -182,6 +271,7 @@ static void gives_the_same_bits_on_any_threads(void)
 int main(int argc, char **argv)
 {
     static const test_case tests[] = {TEST(stays_within_its_error_bound), TEST(covers_every_edge), TEST(is_what_runs),
+                                      TEST(takes_epilogues_and_packed_weights),
                                       TEST(gives_the_same_bits_on_any_threads)};
     return test_main(argc, argv, tests, TEST_COUNT(tests));
 }

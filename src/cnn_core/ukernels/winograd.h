@@ -16,6 +16,16 @@
 
 #define CNN_WINOGRAD_PLANES 36
 
+/* What becomes of a tile's results: to = activation(results + bias + addend), where the activation is a clamp to
+ * [low, high] that keeps NaN; the infinities where there is none. */
+typedef struct cnn_winograd_store {
+    int rows, columns;                 /* how many of them are wanted */
+    int64_t row_stride, column_stride; /* of `to` and `addend` */
+    float *to;
+    const float *addend, *bias; /* NULL where there is none */
+    float low, high;
+} cnn_winograd_store;
+
 struct cnn_winograd_kernels {
     /* B^T d B: to[i * plane + c] from pixel[6 * row + column][c], c < channels. */
     void (*src)(const float *const pixel[36], int64_t channels, float *to, int64_t plane);
@@ -24,10 +34,8 @@ struct cnn_winograd_kernels {
      * vectors, `panel` floats apart, zero beyond the channels up to the end of a vector. */
     void (*diff_dst)(const float *const pixel[16], int64_t channels, float *to, int64_t plane, int64_t panel);
 
-    /* A^T m A plus bias: from[i * plane + c], c < channels, to the first `rows` rows and `columns` columns of the tile,
-     * to[row * row_stride + column * column_stride + c]. bias has `channels` floats or is NULL. */
-    void (*dst)(const float *from, int64_t plane, int channels, const float *bias, int rows, int columns, float *to,
-                int64_t row_stride, int64_t column_stride);
+    /* A^T m A: from[i * plane + c], c < channels, to store->to[row * row_stride + column * column_stride + c]. */
+    void (*dst)(const float *from, int64_t plane, int channels, const cnn_winograd_store *store);
 
     /* G g G^T for `channels` filters side by side: g[9][channels] dense, to[i * plane + c]. */
     void (*weights)(const float *g, int64_t channels, float *to, int64_t plane);

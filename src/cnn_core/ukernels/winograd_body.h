@@ -135,28 +135,32 @@ static void winograd_diff_dst(const float *const pixel[16], int64_t channels, fl
     }
 }
 
-static void winograd_dst(const float *from, int64_t plane, int channels, const float *bias, int rows, int columns,
-                         float *to, int64_t row_stride, int64_t column_stride)
+static void winograd_dst(const float *from, int64_t plane, int channels, const cnn_winograd_store *store)
 {
+    const vf low = vf_set1(store->low), high = vf_set1(store->high);
     for (int c = 0; c < channels; c += VF_WIDTH) {
         const int lanes = channels - c < VF_WIDTH ? channels - c : VF_WIDTH;
-        const vf start = bias == NULL ? vf_zero() : vf_load_tail(bias + c, lanes);
+        const vf bias = store->bias == NULL ? vf_zero() : vf_load_tail(store->bias + c, lanes);
         vf half[6][4];
         for (int r = 0; r < 6; r++) {
             vf m[6];
             for (int s = 0; s < 6; s++) m[s] = vf_load(from + (6 * r + s) * plane + c);
             winograd_a_transposed(m, half[r]);
         }
-        for (int s = 0; s < columns; s++) {
+        for (int s = 0; s < store->columns; s++) {
             vf m[6], y[4];
             for (int r = 0; r < 6; r++) m[r] = half[r][s];
             winograd_a_transposed(m, y);
-            for (int r = 0; r < rows; r++) {
-                float *at = to + r * row_stride + s * column_stride + c;
+            for (int r = 0; r < store->rows; r++) {
+                const int64_t at = r * store->row_stride + s * store->column_stride + c;
+                vf value = vf_add(y[r], bias);
+                if (store->addend != NULL) value = vf_add(value, vf_load_tail(store->addend + at, lanes));
+                value = vf_select(vf_le(value, low), low, value);
+                value = vf_select(vf_gt(value, high), high, value);
                 if (lanes == VF_WIDTH)
-                    vf_store(at, vf_add(y[r], start));
+                    vf_store(store->to + at, value);
                 else
-                    vf_store_tail(at, vf_add(y[r], start), lanes);
+                    vf_store_tail(store->to + at, value, lanes);
             }
         }
     }
