@@ -4,33 +4,37 @@ cdef class FrozenContext:
     """The memory of one run of a FrozenPlan."""
 
     cdef cnn_context *context
-    cdef list borders
+    cdef list borders, outputs  # Results
 
     def __cinit__(self, FrozenPlan plan):
         check(cnn_context_create(plan.plan, &self.context))
         self.borders = [Border() for _ in plan.input_values]
+        self.outputs = [Result(shape, plan.numpy_dtype) for shape in plan.output_shapes]
 
     def __dealloc__(self):
         cnn_context_free(self.context)
 
-    cdef run(self, FrozenPlan plan, tuple arrays, list memories):
+    cdef list run(self, FrozenPlan plan, tuple arrays):
         cdef Border border
-        cdef Memory memory
+        cdef Result output
         cdef cnn_status status
+        results = []
         try:
             for i in range(len(arrays)):
                 border = self.borders[i]
                 border.take(arrays[i], plan.names[i], dtype_code(plan.input_dtypes[i]), plan.input_shapes[i], True, False)
                 check(cnn_context_bind(self.context, plan.input_values[i], border.data, NULL))
-            for i in range(len(memories)):
-                memory = memories[i]
-                check(cnn_context_bind(self.context, plan.output_values[i], memory.data, NULL))
+            for i in range(len(self.outputs)):
+                output = self.outputs[i]
+                results.append(output.make())
+                check(cnn_context_bind(self.context, plan.output_values[i], output.data, NULL))
             with nogil:
                 status = cnn_context_forward(self.context)
             check(status)
         finally:
             for border in self.borders:
                 border.drop()
+        return results
 
 
 cdef class FrozenPlan:
@@ -88,18 +92,11 @@ cdef class FrozenPlan:
         cdef FrozenContext context
         if len(arrays) != len(self.names):
             raise TypeError(f"plan: got {len(arrays)} inputs, expected {len(self.names)}")
-        results = []
-        memories = []
-        for shape in self.output_shapes:
-            result, contiguous = dense_result(shape, self.numpy_dtype)
-            results.append(result)
-            memories.append(Memory(contiguous, self.numpy_dtype))
         try:
             context = self.idle.pop()
         except IndexError:
             context = FrozenContext(self)
         try:
-            context.run(self, arrays, memories)
+            return context.run(self, arrays)
         finally:
             self.idle.append(context)
-        return results
