@@ -214,6 +214,38 @@ cdef extern from "cnn_core.h" nogil:
     cnn_status cnn_set_num_threads(int32_t num_threads)
     const char *cnn_thread_backend()
 
+    ctypedef struct cnn_update_group:
+        cnn_update update
+        int64_t num_segments
+        const cnn_segment *segments
+        void *state[3]
+        int64_t num_shrunk
+        const cnn_segment *shrunk
+        double threshold
+
+    ctypedef struct cnn_training:
+        cnn_dtype dtype
+        int32_t accumulate
+        int32_t postpone
+        int64_t num_trained
+        const cnn_segment *trained
+        int64_t num_penalized
+        const cnn_segment *penalized
+        double l1
+        double l2
+        int32_t proximal
+        double clip_norm
+        int32_t num_groups
+        const cnn_update_group *groups
+        double average_decay
+        int64_t num_averaged
+        const cnn_segment *averaged
+        void *average
+
+    cnn_status cnn_average_apply(cnn_dtype dtype, int64_t num_segments, const cnn_segment *segments, double decay,
+                                 void *average)
+    cnn_status cnn_context_train(cnn_context *context, const cnn_training *training, double *penalty, double *norm)
+
     cnn_status cnn_graph_create(cnn_dtype dtype, cnn_graph **graph)
     void cnn_graph_free(cnn_graph *graph)
     cnn_status cnn_graph_input(cnn_graph *graph, cnn_dtype dtype, const cnn_shape *shape, cnn_value *value)
@@ -222,6 +254,7 @@ cdef extern from "cnn_core.h" nogil:
     cnn_status cnn_graph_apply(cnn_graph *graph, cnn_op op, const cnn_attributes *attributes, int32_t num_sources,
                                const cnn_value *sources, cnn_value *value)
     cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value)
+    cnn_status cnn_graph_watch(cnn_graph *graph, cnn_value value)
     cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value)
     int32_t cnn_graph_num_values(const cnn_graph *graph)
     cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_shape *shape)

@@ -85,9 +85,9 @@ cdef int read_pair(values, int64_t *out) except -1:
 include "_border.pxi"
 include "_graph.pxi"
 include "_results.pxi"
+include "_segments.pxi"
 include "_runner.pxi"
 include "_frozen.pxi"
-include "_segments.pxi"
 
 
 # ---- machine ---------------------------------------------------------------------------------------------------------

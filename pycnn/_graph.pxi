@@ -52,6 +52,9 @@ cdef class Graph:
     def output(self, cnn_value value):
         check(cnn_graph_output(self.graph, value))
 
+    def watch(self, cnn_value value):
+        check(cnn_graph_watch(self.graph, value))
+
     def require_gradient(self, cnn_value value):
         check(cnn_graph_require_gradient(self.graph, value))
 

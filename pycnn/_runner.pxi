@@ -69,9 +69,19 @@ cdef class Runner:
             return self.run_forward(arrays, seed, call)
 
     cdef list run_forward(self, tuple arrays, uint64_t seed, uint64_t call):
+        cdef cnn_status status
+        results = self.bring_in(arrays, seed, call)
+        with nogil:
+            status = cnn_context_forward(self.context)
+        check(status)
+        # Outputs that backward reads are kept inside; nothing of the caller's is referred to any more but the inputs.
+        self.ran = True
+        return results
+
+    cdef list bring_in(self, tuple arrays, uint64_t seed, uint64_t call):
+        """Binds inputs and fresh outputs; returns these."""
         cdef Border border
         cdef Result output
-        cdef cnn_status status
         cdef cnn_dtype dtype
         if len(arrays) != len(self.names):
             raise TypeError(f"forward: got {len(arrays)} arguments, expected {len(self.names)}")
@@ -87,12 +97,39 @@ cdef class Runner:
             results.append(output.make())
             check(cnn_context_bind(self.context, self.output_values[i], output.data, NULL))
         check(cnn_context_random(self.context, seed, call))
-        with nogil:
-            status = cnn_context_forward(self.context)
-        check(status)
-        # Outputs that backward reads are kept inside; nothing of the caller's is referred to any more but the inputs.
-        self.ran = True
         return results
+
+    def train(self, tuple arrays, Training training not None, uint64_t seed=0, uint64_t call=0, double share=1.0,
+              bint accumulate=False, bint postpone=False):
+        """Forward, backward and, unless `postpone`, the update, in one call into the engine.
+
+        The first output is the loss, of which `share` is what counts; other outputs are watched. Returns (the outputs,
+        the penalty, the norm of all gradients, or 0 without clipping)."""
+        with self.lock:
+            return self.run_train(arrays, training, seed, call, share, accumulate, postpone)
+
+    cdef tuple run_train(self, tuple arrays, Training training, uint64_t seed, uint64_t call, double share,
+                         bint accumulate, bint postpone):
+        cdef Border border
+        cdef Result output
+        cdef cnn_status status
+        cdef float share32 = <float>share
+        cdef double penalty, norm
+        cdef cnn_training step = training.c
+        if step.dtype != self.dtype:
+            raise TypeError(f"training: got parameters of {dtype_name(step.dtype)}, expected {dtype_name(self.dtype)}")
+        step.accumulate = accumulate
+        step.postpone = postpone
+        results = self.bring_in(arrays, seed, call)
+        output = self.outputs[0]
+        check(cnn_context_bind(self.context, self.output_values[0], output.data,
+                               <void *>&share32 if self.dtype == CNN_FLOAT32 else <void *>&share))
+        with nogil:
+            status = cnn_context_train(self.context, &step, &penalty, &norm)
+        for border in self.borders:
+            border.drop()
+        check(status)
+        return results, penalty, norm
 
     def backward(self, tuple arrays, bint want_inputs=True):
         """Runs backward from one gradient per output (None: zero); parameters' gradients accumulate. Returns a list of

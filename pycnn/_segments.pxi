@@ -37,39 +37,44 @@ cdef class Segments:
     def __dealloc__(self):
         free(self.segments)
 
-    def update(self, rule, tuple state, int64_t step, double lr, double weight_decay=0.0, double momentum=0.0,
-               double dampening=0.0, bint nesterov=False, double beta1=0.0, double beta2=0.0, double eps=0.0,
-               bint centered=False, bint maximize=False, double gradient_scale=1.0):
+    def update(self, rule, tuple state, int64_t step, **options):
         """One fused sweep: weights and state change in place. state: up to three flat arrays, None where unused."""
-        cdef cnn_update u
-        cdef void *c_state[3]
-        cdef Memory memory
+        cdef cnn_update_group group
         cdef cnn_status status
-        memset(&u, 0, sizeof(u))
+        held = self.describe(&group, rule, state, step, options)
+        with nogil:
+            status = cnn_update_apply(&group.update, self.dtype, group.num_segments, group.segments, group.state)
+        check(status)
+
+    cdef list describe(self, cnn_update_group *group, rule, tuple state, int64_t step, dict options):
+        """Fills in all but the proximal step; returns what must live as long as the group is used."""
+        cdef Memory memory
+        cdef cnn_update *u = &group.update
+        memset(group, 0, sizeof(group[0]))
         u.rule = RULES[rule]
-        u.learning_rate = lr
-        u.momentum = momentum
-        u.dampening = dampening
-        u.nesterov = nesterov
-        u.beta1 = beta1
-        u.beta2 = beta2
-        u.eps = eps
-        u.centered = centered
-        u.maximize = maximize
-        u.gradient_scale = gradient_scale
         u.step = step
+        u.gradient_scale = 1.0
+        u.learning_rate = options["lr"]
+        u.momentum = options.get("momentum", 0.0)
+        u.dampening = options.get("dampening", 0.0)
+        u.nesterov = bool(options.get("nesterov", False))
+        u.beta1 = options.get("beta1", 0.0)
+        u.beta2 = options.get("beta2", 0.0)
+        u.eps = options.get("eps", 0.0)
+        u.centered = bool(options.get("centered", False))
+        u.maximize = bool(options.get("maximize", False))
+        cdef double weight_decay = options.get("weight_decay", 0.0)
         for i in range(self.count):
             self.segments[i].weight_decay = weight_decay
+        group.num_segments = self.count
+        group.segments = self.segments
         held = []
-        for i in range(3):
-            c_state[i] = NULL
-            if i < len(state) and state[i] is not None:
+        for i in range(len(state)):
+            if state[i] is not None:
                 memory = Memory(state[i], self.dtype_text)
                 held.append(memory)
-                c_state[i] = memory.data
-        with nogil:
-            status = cnn_update_apply(&u, self.dtype, self.count, self.segments, c_state)
-        check(status)
+                group.state[i] = memory.data
+        return held
 
     def gradient_norm(self, bint infinity=False):
         cdef double norm
@@ -93,11 +98,78 @@ cdef class Segments:
         check(status)
         return penalty
 
+    def average(self, array, double decay):
+        """array = decay array + (1 - decay) weights; a segment lies in array at its state_offset."""
+        cdef Memory memory = Memory(array, self.dtype_text)
+        cdef cnn_status status
+        with nogil:
+            status = cnn_average_apply(self.dtype, self.count, self.segments, decay, memory.data)
+        check(status)
+
     def soft_threshold(self, double threshold):
         cdef cnn_status status
         with nogil:
             status = cnn_soft_threshold(self.dtype, self.count, self.segments, threshold)
         check(status)
+
+
+cdef class Training:
+    """What a training step does beside forward and backward, as tables that stay while parameters stay where they are.
+
+    trained: Segments of all parameters that have gradients. penalized: those that a penalty falls on, or None. sweeps:
+    [(Segments, Segments that take a proximal step or None)], in the order of `set_sweep`. averaged: (Segments, flat
+    array, decay), or None."""
+
+    cdef cnn_training c
+    cdef cnn_update_group *groups
+    cdef list sweeps, held, memories
+
+    def __cinit__(self, Segments trained not None, Segments penalized, list sweeps, double clip_norm=0.0,
+                  averaged=None):
+        cdef Segments table
+        cdef Memory memory
+        memset(&self.c, 0, sizeof(self.c))
+        self.groups = <cnn_update_group *>calloc(len(sweeps) + 1, sizeof(cnn_update_group))
+        if self.groups == NULL:
+            raise MemoryError("no memory for a training step")
+        self.sweeps = sweeps
+        self.held = [trained, penalized]
+        self.memories = [None] * len(sweeps)
+        self.c.dtype = trained.dtype
+        self.c.num_trained = trained.count
+        self.c.trained = trained.segments
+        if penalized is not None:
+            self.c.num_penalized = penalized.count
+            self.c.penalized = penalized.segments
+        self.c.clip_norm = clip_norm
+        self.c.num_groups = <int32_t>len(sweeps)
+        self.c.groups = self.groups
+        if averaged is not None:
+            table, array, decay = averaged
+            memory = Memory(array, trained.dtype_text)
+            self.held += [table, memory]
+            self.c.num_averaged = table.count
+            self.c.averaged = table.segments
+            self.c.average = memory.data
+            self.c.average_decay = decay
+
+    def __dealloc__(self):
+        free(self.groups)
+
+    def set_penalty(self, double l1, double l2, bint proximal):
+        self.c.l1 = l1
+        self.c.l2 = l2
+        self.c.proximal = proximal
+
+    def set_sweep(self, int number, rule, tuple state, int64_t step, dict options, double threshold=0.0):
+        """The update of the numbered sweep in the next step; arguments as of `Segments.update`."""
+        cdef Segments segments, shrunk
+        segments, shrunk = self.sweeps[number]
+        self.memories[number] = segments.describe(&self.groups[number], rule, state, step, options)
+        if shrunk is not None:
+            self.groups[number].num_shrunk = shrunk.count
+            self.groups[number].shrunk = shrunk.segments
+            self.groups[number].threshold = threshold
 
 
 def fill_uniform(array, double low, double high, uint64_t seed, uint64_t stream):

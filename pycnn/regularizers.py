@@ -43,12 +43,12 @@ class Regularizer:
 
     def penalty(self, model: Module) -> float:
         """The penalty as it stands."""
-        table = self._segments(model)
+        table = self.table(model)
         return table.penalty(self.l1, self.l2, False) if table else 0.0
 
     def add_gradients(self, model: Module) -> float:
         """Adds the penalty's gradient to the parameters' `grad`; returns the penalty."""
-        table = self._segments(model)
+        table = self.table(model)
         if table is None:
             return 0.0
         if not self.proximal:
@@ -67,11 +67,11 @@ class Regularizer:
         if isinstance(lr, Optimizer):
             chosen = {id(p) for p in self.chosen(model)}
             for group in lr.param_groups:
-                table = _table([p for p in group["params"] if id(p) in chosen])
+                table = make_table([p for p in group["params"] if id(p) in chosen])
                 if table is not None:
                     table.soft_threshold(group["lr"] * self.l1)
         else:
-            table = self._segments(model)
+            table = self.table(model)
             if table is not None:
                 table.soft_threshold(real(lr, "lr", 0.0) * self.l1)
 
@@ -88,14 +88,16 @@ class Regularizer:
             parameters = [p for name, p in model.named_parameters() if self.include(name, p)]
         return [p for p in parameters if p.requires_grad]
 
-    def _segments(self, model: Module) -> Segments | None:
+    def table(self, model: Module) -> Segments | None:
+        """The chosen parameters as a segment table; None if there are none."""
         if self._table is None or self._table[0]() is not model or self._table[1] != StructureEpoch.value:
             epoch = StructureEpoch.value
-            self._table = (weakref.ref(model), epoch, _table(self.chosen(model)))
+            self._table = (weakref.ref(model), epoch, make_table(self.chosen(model)))
         return self._table[2]
 
 
-def _table(parameters: list[Parameter]) -> Segments | None:
+def make_table(parameters: list[Parameter]) -> Segments | None:
+    """Parameters as a segment table without optimizer state; None for no parameters."""
     if not parameters:
         return None
     return Segments(parameters[0].dtype, [(*run, 0) for run in flat_runs(parameters)])

@@ -274,8 +274,9 @@ def flatten_results(results: Any) -> tuple[list[Tensor], Any]:
     raise TypeError(f"forward: returned {type(results).__name__}, expected a tensor or a tuple of tensors")
 
 
-def list_outputs(tracer: Tracer, results: Any) -> tuple[list[int], Any]:
+def list_outputs(tracer: Tracer, results: Any, watch: bool = False) -> tuple[list[int], Any]:
     """Makes what `forward` returned the graph's outputs; returns their values, and a recipe for arrays in their places.
+    With `watch`, all but the first take no gradient.
 
     The engine's outputs are results of operations, each once: an input passed through is copied."""
     tensors, container = flatten_results(results)
@@ -285,16 +286,28 @@ def list_outputs(tracer: Tracer, results: Any) -> tuple[list[int], Any]:
         value = tensor.value
         if value in outputs or any(value == v for _, v, _ in tracer.inputs):
             value = graph.reshape(value, tensor.shape)
+        if watch and outputs:
+            graph.watch(value)
+        else:
+            graph.output(value)
         outputs.append(value)
-        graph.output(value)
     return outputs, container
 
 
 class Traced:
     """A traced network, ready to run."""
 
-    def __init__(self, tracer: Tracer, results: Any, *, copy: bool, backward: bool = True, repeat: bool = True) -> None:
-        outputs, self.container = list_outputs(tracer, results)
+    def __init__(
+        self,
+        tracer: Tracer,
+        results: Any,
+        *,
+        copy: bool,
+        backward: bool = True,
+        repeat: bool = True,
+        watch: bool = False,
+    ) -> None:
+        outputs, self.container = list_outputs(tracer, results, watch)
         self.runner = Runner(tracer.graph, tracer.inputs, outputs, backward, repeat, copy)
         self.held = []
         for value, data, grad, owner in tracer.bindings.values():

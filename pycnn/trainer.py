@@ -16,10 +16,11 @@ from pycnn import random
 from pycnn._arguments import integer, real
 from pycnn._batches import count_images, make_batches, slices
 from pycnn._modes import evaluation
+from pycnn._training import Step
 from pycnn.callbacks import Callback
 from pycnn.losses import Loss
 from pycnn.nn import Module
-from pycnn.optim import Optimizer, clip_grad_norm_
+from pycnn.optim import Optimizer, WeightAverage
 from pycnn.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from pycnn.parameter import Array, StructureEpoch
 from pycnn.regularizers import Regularizer
@@ -95,6 +96,7 @@ class Trainer:
         regularizer: a penalty, added to loss and gradient.
         scheduler: takes a step per epoch of `fit`, or, if its `per_batch` is True, per update.
         clip_norm: bound for the common norm of all gradients, or None.
+        average: a moving average of weights that each update advances, or None.
         micro_batch_size: how many images pass through the network at once. Larger batches are cut into equal parts
             whose gradients add up to the whole batch's, so that memory stays bounded; batch normalization then works
             by parts. 256 by default.
@@ -117,6 +119,7 @@ class Trainer:
         scheduler: LRScheduler | None = None,
         clip_norm: float | None = None,
         micro_batch_size: int | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         _check("model", model, Module)
         _check("loss", loss, Loss)
@@ -138,6 +141,10 @@ class Trainer:
         self.micro_batch_size = (
             _MICRO_BATCH if micro_batch_size is None else integer(micro_batch_size, "micro_batch_size", 1)
         )
+        if average is not None:
+            _check("average", average, WeightAverage)
+        self.average = average
+        self._step = Step(model, optimizer, regularizer, self.clip_norm, average)
         self.epoch = 0
         self.history = History()
         self.should_stop = False
@@ -166,41 +173,35 @@ class Trainer:
         self, x: Array, y: Array, purpose: _Purpose, next_call: Callable[[], tuple[int, int]]
     ) -> tuple[float, float, tuple[int, int] | None]:
         """Returns the loss with the penalty, the loss's divisor, and hits, if `purpose` has the output."""
-        self.model.zero_grad()
         value, divisor, hits = self._run(x, y, purpose, next_call)
-        if self.regularizer is not None:
-            value += self.regularizer.add_gradients(self.model)
-        if self.clip_norm is not None:
-            clip_grad_norm_(self._trained(), self.clip_norm)
-        self.optimizer.step()
-        if self.regularizer is not None:
-            self.regularizer.apply_proximal(self.model, self.optimizer)
+        self._step.count()
         if self.scheduler is not None and self.scheduler.per_batch:
             self.scheduler.step()
         return value, divisor, hits
 
-    def _trained(self) -> list[Any]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
     def _run(
         self, x: Array, y: Array, purpose: _Purpose, next_call: Callable[[], tuple[int, int]]
     ) -> tuple[float, float, tuple[int, int] | None]:
-        """Forward, and backward if `purpose` has it, part by part."""
+        """Forward, part by part, and if `purpose` has it, backward and, with the last part, the update."""
         _check("x", x, np.ndarray)
         _check("y", y, np.ndarray)
         parts = self._parts(len(x)) if x.ndim and y.ndim and len(x) == len(y) else [slice(None)]
         divisor = self.loss.divisor(y)
         value, hits = 0.0, None
-        for part in parts:
+        for number, part in enumerate(parts):
             part_x, part_y = (x, y) if len(parts) == 1 else (x[part], y[part])
             share = 1.0
             if len(parts) > 1 and self.loss.reduction == "mean":
                 share = self.loss.divisor(part_y) / divisor if divisor else 1.0
             traced = self._find_trace(purpose, part_x, part_y)
-            results = traced.forward((part_x, part_y), *next_call())
             if purpose.backward:
-                upstream = np.full((), share, results[0].dtype)
-                traced.runner.backward((upstream, *[None] * (len(results) - 1)), False)
+                last = number == len(parts) - 1
+                results, penalty, _ = traced.runner.train(
+                    (part_x, part_y), self._step.prepare(), *next_call(), share, number > 0, not last
+                )
+                value += penalty
+            else:
+                results = traced.forward((part_x, part_y), *next_call())
             if share:  # a part in which no target counts has a mean of NaN, and no say
                 value += share * float(results[0])
             found = self.loss.hits(results[1], part_y) if purpose.output else None
@@ -246,7 +247,8 @@ class Trainer:
             results.append(self.loss.trace(tracer, output, self.loss.input_targets(tracer, y.shape)))
         if purpose.output:
             results.append(output)
-        return Traced(tracer, tuple(results), copy=False, backward=purpose.backward, repeat=False)
+        train = purpose.backward
+        return Traced(tracer, tuple(results), copy=False, backward=train, repeat=False, watch=train)
 
     # -- many
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,17 @@ class _Sweep:
     parameters: list[Parameter]
     segments: Segments
     steps: int
+
+
+class Update(NamedTuple):
+    """One sweep's part in a step, as the engine takes it."""
+
+    segments: Segments
+    parameters: list[Parameter]
+    state: tuple[Array | None, ...]
+    step: int  # 1 in the first update
+    options: dict[str, Any]
+    steps: int  # counted after it
 
 
 @dataclass
@@ -124,14 +135,33 @@ class Optimizer:
 
     def step(self) -> None:
         """Updates the parameters by their gradients."""
+        updates = self.next_updates()
+        for update in updates:
+            update.segments.update(self._rule, update.state, update.step, **update.options)
+        self.count_step(updates)
+
+    def next_updates(self) -> list[Update]:
+        """What `step` would do, without doing it; `count_step` says that it has been done."""
         self._prepare()
+        updates = []
         for sweep in self._sweeps:
             names = self._buffers(sweep.group)
             # Steps count from when there is state: momentum may be switched on later.
             steps = sweep.steps + 1 if any(names) else sweep.steps
             state = tuple([None if name is None else self._buffer(name) for name in names])
-            sweep.segments.update(self._rule, state, max(steps, 1), **self._options(sweep.group))
-            sweep.steps = steps
+            updates.append(
+                Update(sweep.segments, sweep.parameters, state, max(steps, 1), self._options(sweep.group), steps)
+            )
+        return updates
+
+    def count_step(self, updates: list[Update]) -> None:
+        for sweep, update in zip(self._sweeps, updates, strict=True):
+            sweep.steps = update.steps
+
+    @property
+    def rule(self) -> str:
+        """The engine's name for the update."""
+        return self._rule
 
     def _buffer(self, name: str) -> Array:
         if name not in self._state:

@@ -133,7 +133,7 @@ static cnn_status check_diff_bound(const cnn_context *context)
     const cnn_graph *graph = &context->plan->graph;
     for (cnn_value v = 0; v < graph->num_values; v++) {
         const cnn_tensor *tensor = &graph->values[v];
-        const bool external = tensor->kind == CNN_VALUE_PARAMETER || tensor->output;
+        const bool external = tensor->kind == CNN_VALUE_PARAMETER || (tensor->output && !tensor->watched);
         if (external && context->plan->values[v].has_gradient && context->bound_diff[v] == NULL &&
             value_bytes(context, v) > 0)
             return cnn_fail(CNN_INVALID_STATE, "the gradient of %s %d is not bound to memory",
@@ -185,18 +185,38 @@ cnn_status cnn_context_forward(cnn_context *context)
     return CNN_OK;
 }
 
-/* dst += src */
-static void add_into(cnn_dtype dtype, size_t bytes, const void *src, void *dst)
+#define ADD_BLOCK 16384
+
+typedef struct addition {
+    cnn_dtype dtype;
+    int64_t count;
+    const void *src;
+    void *dst;
+} addition;
+
+static void add_block(void *arg, int64_t task, int32_t thread)
 {
-    if (dtype == CNN_FLOAT64) {
-        const double *from = src;
-        double *to = dst;
-        for (size_t i = 0; i < bytes / sizeof *to; i++) to[i] += from[i];
+    (void)thread;
+    const addition *add = arg;
+    const int64_t first = task * ADD_BLOCK, last = cnn_min_i64(first + ADD_BLOCK, add->count);
+    if (add->dtype == CNN_FLOAT64) {
+        const double *from = add->src;
+        double *to = add->dst;
+        for (int64_t i = first; i < last; i++) to[i] += from[i];
     } else {
-        const float *from = src;
-        float *to = dst;
-        for (size_t i = 0; i < bytes / sizeof *to; i++) to[i] += from[i];
+        const float *from = add->src;
+        float *to = add->dst;
+        for (int64_t i = first; i < last; i++) to[i] += from[i];
     }
+}
+
+/* dst += src */
+static void add_into(const cnn_context *context, size_t bytes, const void *src, void *dst)
+{
+    const cnn_dtype dtype = context->plan->graph.dtype;
+    addition add = {dtype, (int64_t)(bytes / cnn_dtype_bytes(dtype)), src, dst};
+    cnn_parallel(cnn_useful_threads(context->run_threads, 0.3 * (double)add.count),
+                 cnn_ceil_div(add.count, ADD_BLOCK), add_block, &add);
 }
 
 static cnn_status run_backward(const cnn_context *context, int32_t s)
@@ -227,7 +247,7 @@ static cnn_status run_backward(const cnn_context *context, int32_t s)
     }
     for (int32_t i = 0; i < step->node.num_sources; i++)
         if (flow[i].wanted && flow[i].temporary != CNN_NO_BUFFER && diff_of(context, step->source[i]) != NULL)
-            add_into(context->plan->graph.dtype, value_bytes(context, step->source[i]), diff_src[i],
+            add_into(context, value_bytes(context, step->source[i]), diff_src[i],
                      diff_of(context, step->source[i]));
     return CNN_OK;
 }

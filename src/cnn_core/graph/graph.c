@@ -149,6 +149,13 @@ cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value)
     return CNN_OK;
 }
 
+cnn_status cnn_graph_watch(cnn_graph *graph, cnn_value value)
+{
+    CNN_TRY(cnn_graph_output(graph, value));
+    graph->values[value].watched = true;
+    return CNN_OK;
+}
+
 cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value)
 {
     CNN_TRY(check_value(graph, value));

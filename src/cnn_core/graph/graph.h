@@ -12,6 +12,7 @@ typedef struct cnn_tensor {
     cnn_shape shape;
     int32_t producer; /* the node that writes a CNN_VALUE_RESULT */
     bool output;
+    bool watched; /* an output that takes no gradient from the caller */
     bool require_gradient; /* asked for, of an input or a parameter */
 } cnn_tensor;
 

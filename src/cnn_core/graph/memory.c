@@ -54,7 +54,7 @@ static bool data_is_bound(const cnn_plan *plan, cnn_value v)
 
 static bool diff_is_bound(const cnn_plan *plan, cnn_value v)
 {
-    return plan->graph.values[v].output && !plan->values[v].copy_diff;
+    return plan->graph.values[v].output && !plan->graph.values[v].watched && !plan->values[v].copy_diff;
 }
 
 /* A buffer is that of a value's data or gradient; values that share one have the same root. */

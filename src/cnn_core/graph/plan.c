@@ -40,7 +40,7 @@ static void plan_gradients(cnn_plan *plan, const bool *needed)
 {
     cnn_graph *graph = &plan->graph;
     for (int32_t v = 0; v < graph->num_values; v++)
-        plan->values[v].has_gradient = graph->values[v].output && needed[v];
+        plan->values[v].has_gradient = graph->values[v].output && !graph->values[v].watched && needed[v];
     for (int32_t s = graph->num_steps - 1; s >= 0; s--) {
         cnn_step *step = &graph->steps[s];
         if (!plan->values[step->result].has_gradient || step->node.row->backward == NULL) continue;
@@ -57,7 +57,7 @@ static void plan_gradients(cnn_plan *plan, const bool *needed)
             flow->zero_first = adds && first;
             flow->add = !first && !adds && (step->node.row->can_add & SRC(i)) && !cnn_plan_uses_reference(plan);
             if (!first && !adds && !flow->add) flow->temporary = 0;
-            if (graph->values[source].output) target->copy_diff = true;
+            if (graph->values[source].output && !graph->values[source].watched) target->copy_diff = true;
             target->has_gradient = true;
         }
     }

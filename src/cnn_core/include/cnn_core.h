@@ -206,6 +206,8 @@ CNN_API cnn_status cnn_graph_state(cnn_graph *graph, cnn_dtype dtype, const cnn_
 CNN_API cnn_status cnn_graph_apply(cnn_graph *graph, cnn_op op, const cnn_attributes *attributes, int32_t num_sources,
                                    const cnn_value *sources, cnn_value *value);
 CNN_API cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value);
+/* An output that is only looked at: it takes no gradient from the caller. */
+CNN_API cnn_status cnn_graph_watch(cnn_graph *graph, cnn_value value);
 /* Asks for the gradient of an input or a parameter. */
 CNN_API cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value);
 /* Values are numbered from 0. */
@@ -307,6 +309,46 @@ CNN_API cnn_status cnn_penalty(cnn_dtype dtype, int64_t num_segments, const cnn_
 /* weights = sign(w) max(|w| - threshold * lr_scale, 0): the proximal step of an L1 penalty. */
 CNN_API cnn_status cnn_soft_threshold(cnn_dtype dtype, int64_t num_segments, const cnn_segment *segments,
                                       double threshold);
+
+/* average = decay average + (1 - decay) weights, element by element; state_offset says where in `average` a segment lies. */
+CNN_API cnn_status cnn_average_apply(cnn_dtype dtype, int64_t num_segments, const cnn_segment *segments, double decay,
+                                     void *average);
+
+/* Parameters that one update applies to. */
+typedef struct cnn_update_group {
+    cnn_update update;
+    int64_t num_segments;
+    const cnn_segment *segments;
+    void *state[3];
+    int64_t num_shrunk;        /* of them: those that take a proximal step afterwards, by threshold */
+    const cnn_segment *shrunk;
+    double threshold;
+} cnn_update_group;
+
+/* A whole training step. Everything that is 0 or NULL is left out. */
+typedef struct cnn_training {
+    cnn_dtype dtype;
+    int32_t accumulate;    /* keep the gradients that are there and add to them, as from the second micro-batch on */
+    int32_t postpone;      /* leave parameters and gradients as backward left them: more micro-batches follow */
+    int64_t num_trained;   /* all that have gradients: these are cleared, then clipped together */
+    const cnn_segment *trained;
+    int64_t num_penalized; /* l1 sum|w| + l2 sum w^2 of these joins the loss */
+    const cnn_segment *penalized;
+    double l1, l2;
+    int32_t proximal;      /* l1 has no gradient: groups take proximal steps */
+    double clip_norm;      /* bound for the norm of all gradients, penalty included; none if not above 0 */
+    int32_t num_groups;
+    const cnn_update_group *groups;
+    double average_decay;  /* of the moving average of `averaged` */
+    int64_t num_averaged;
+    const cnn_segment *averaged;
+    void *average;
+} cnn_training;
+
+/* Clears gradients, runs forward and backward, adds the penalty, clips, updates, averages: one call. The outputs'
+ * gradients are bound as for cnn_context_backward. *penalty and *norm (of all gradients, before clipping; 0 unless clipped)
+ * may be NULL. On an error nothing is updated. */
+CNN_API cnn_status cnn_context_train(cnn_context *context, const cnn_training *training, double *penalty, double *norm);
 
 /* Philox 4x32-10 keyed by seed, numbered by (stream, element): the same numbers at any thread count. dst gets `=`. */
 CNN_API cnn_status cnn_fill_uniform(cnn_dtype dtype, int64_t n, void *dst, double low, double high, uint64_t seed,
