@@ -1,4 +1,7 @@
-"""Weights in files, as safetensors: plain numbers under names, nothing that is run on reading."""
+"""Weights in files, as safetensors: plain numbers under names, nothing that is run on reading.
+
+PyTorch's .pth files can be read, without running what they say.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from pycnn import _pth
 from pycnn._core import cpu_info
 from pycnn.errors import FormatError
 from pycnn.nn import Module
 from pycnn.parameter import Array
 
 _SUFFIX = ".safetensors"
+_PYTORCH_SUFFIXES = (".pth", ".pt")
 _DTYPES = {
     "float64": "F64",
     "int64": "I64",
@@ -30,7 +35,7 @@ _DTYPES = {
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
-    """The path, if its name says safetensors."""
+    """The path, if its name says safetensors; ValueError otherwise."""
     checked = Path(path)
     if checked.suffix != _SUFFIX:
         raise ValueError(f"path: got {str(path)!r}, expected a name that ends in {_SUFFIX}")
@@ -91,27 +96,46 @@ def _layout(state: dict[str, Array], texts: dict[str, str]) -> tuple[bytes, list
 
 
 def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = True) -> tuple[list[str], list[str]]:
-    """Reads a .safetensors file into the model's parameters and buffers; nothing is changed unless everything fits.
+    """Reads a file into the model's parameters and buffers; nothing is changed unless everything fits.
 
     Args:
         model: what gets the weights; float32 and float64 are converted into each other.
-        path: name of the file, ending in .safetensors.
+        path: name of the file, ending in .safetensors, or in .pth or .pt for what torch.save wrote: a state dict, or a
+            checkpoint with one under 'state_dict'.
         strict: raise if names are missing or unexpected.
 
     Returns:
         (names that the file lacks, names that the model lacks).
 
     Raises:
-        FormatError: the file is damaged. ValueError: another ending, or names, shapes or types that do not fit.
-        OSError: it cannot be read.
+        FormatError: the file is damaged, or asks for more than a state dict. ValueError: another ending, or names,
+        shapes or types that do not fit. OSError: it cannot be read.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
-    tensors, _ = _read(path)
+    tensors = read_tensors(path)
     for name, own in model.state_dict().items():
         if name in tensors and (tensors[name].dtype.kind == "f") != (own.dtype.kind == "f"):
             raise ValueError(f"{path}: {name} is {tensors[name].dtype}, expected {own.dtype}")
     return model.load_state_dict(tensors, strict)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """The tensors in a file by name, for `load_state_dict` after names were changed.
+
+    Args:
+        path: name of the file, ending in .safetensors, .pth or .pt; of the latter float16 and bfloat16 become float32.
+
+    Raises:
+        As `load_weights`.
+    """
+    source = Path(path)
+    if source.suffix in _PYTORCH_SUFFIXES:
+        return _pth.read(source)
+    if source.suffix != _SUFFIX:
+        expected = ", ".join((_SUFFIX, *_PYTORCH_SUFFIXES))
+        raise ValueError(f"path: got {str(path)!r}, expected a name that ends in one of {expected}")
+    return _read(source)[0]
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
