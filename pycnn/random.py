@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _INITIAL_SEED = 0
 
@@ -29,6 +31,18 @@ def manual_seed(seed: int) -> None:
     if not 0 <= number < 2**64:
         raise ValueError(f"seed: got {seed}, expected 0 to 2**64 - 1")
     _seed, _streams, _calls = number, itertools.count(), itertools.count()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """`manual_seed` for a while: after it the random numbers go on from where they were."""
+    global _seed, _streams, _calls
+    before = _seed, _streams, _calls
+    manual_seed(seed)
+    try:
+        yield
+    finally:
+        _seed, _streams, _calls = before
 
 
 def next_stream() -> tuple[int, int]:
