@@ -20,6 +20,7 @@ from pycnn.random import manual_seed
 
 if TYPE_CHECKING:
     from pycnn import callbacks, data, losses, models, optim, regularizers
+    from pycnn._fold import fold_batchnorm
     from pycnn._summary import summary
     from pycnn.plan import Plan, compile
     from pycnn.serialization import load_weights, save
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 __version__ = cpu_info()["version"]
 
 # What an import of the package need not pay for.
-_LAZY_MODULES = ("callbacks", "data", "losses", "models", "optim", "regularizers")
+_LAZY_MODULES = ("callbacks", "data", "losses", "models", "optim", "regularizers", "sklearn")
 _LAZY_NAMES = {
     "Plan": "pycnn.plan",
     "Trainer": "pycnn.trainer",
     "compile": "pycnn.plan",
+    "fold_batchnorm": "pycnn._fold",
     "load_weights": "pycnn.serialization",
     "save": "pycnn.serialization",
     "summary": "pycnn._summary",
@@ -62,6 +64,7 @@ __all__ = [
     "compile",
     "cpu_info",
     "data",
+    "fold_batchnorm",
     "functional",
     "get_num_threads",
     "load_weights",

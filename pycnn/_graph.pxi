@@ -20,9 +20,11 @@ cdef class Graph:
 
     cdef cnn_graph *graph
     cdef readonly str dtype
+    cdef readonly dict sources  # by result: the values that it is made of
 
     def __cinit__(self, str dtype):
         self.dtype = dtype
+        self.sources = {}
         check(cnn_graph_create(dtype_code(dtype), &self.graph))
 
     def __dealloc__(self):
@@ -71,6 +73,7 @@ cdef class Graph:
         for i, source in enumerate(sources):
             c_sources[i] = CNN_NONE if source is None else source
         check(cnn_graph_apply(self.graph, op, attributes, <int32_t>len(sources), c_sources, &value))
+        self.sources[value] = tuple(sources)
         return value
 
     def conv2d(self, src, weights, bias, stride, padding, dilation, groups):

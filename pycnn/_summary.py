@@ -83,7 +83,7 @@ def summary(model: Module, input_shape: Sequence[Any]) -> Summary:
     if not isinstance(model, Module):
         raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
     with evaluation(model):
-        tracer, _ = model.trace(_batched(input_shape), str(model.dtype or "float32"))
+        tracer, _ = model.trace(batched(input_shape), str(model.dtype or "float32"))
     names = {id(module): name for name, module in model.named_modules()}
     seen: set[int] = set()
     rows = []
@@ -110,11 +110,12 @@ def count_macs(model: Module, input_shape: Sequence[Any]) -> int:
     return summary(model, input_shape).macs
 
 
-def _batched(input_shape: Sequence[Any]) -> tuple[Shape, ...]:
+def batched(input_shape: Sequence[Any]) -> tuple[Shape, ...]:
+    """One shape or a list of them, checked, with a batch of 1 put before shapes that have none."""
     if not isinstance(input_shape, (tuple, list)) or not input_shape:
         raise TypeError(f"input_shape: got {input_shape!r}, expected a shape as (n, c, h, w) or (c, h, w)")
     if isinstance(input_shape[0], (tuple, list)):
-        return tuple(shape for item in input_shape for shape in _batched(item))
+        return tuple(shape for item in input_shape for shape in batched(item))
     for size in input_shape:
         if not isinstance(size, int) or size < 0:
             raise ValueError(f"input_shape: got {tuple(input_shape)}, expected sizes from 0 up")

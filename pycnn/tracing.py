@@ -138,10 +138,16 @@ class Tensor:
 
 
 class Tracer:
-    """A graph in the making, and what of Python's its values stand for."""
+    """A graph in the making, and what of Python's its values stand for.
 
-    def __init__(self, dtype: str) -> None:
+    Args:
+        dtype: float32 or float64. input_gradients: whether backward is to give gradients by the inputs; without them
+            it ends at the first parameter that is trained.
+    """
+
+    def __init__(self, dtype: str, input_gradients: bool = True) -> None:
         self.graph = Graph(dtype)
+        self.input_gradients = input_gradients
         self.inputs: list[tuple[str, int, str]] = []
         self.bindings: dict[int, tuple[int, Array, Array | None, Any]] = {}  # by id of what is bound
         self.records: list[tuple[Any, tuple[Tensor, ...], Any]] = []  # (module, sources, result), in call order
@@ -151,7 +157,7 @@ class Tracer:
     def input(self, name: str, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         value = self.graph.input(shape, dtype)
         self.inputs.append((name, value, dtype or self.graph.dtype))
-        if (dtype or self.graph.dtype) != "int64":
+        if self.input_gradients and (dtype or self.graph.dtype) != "int64":
             self.graph.require_gradient(value)
         return Tensor(self, value)
 

@@ -238,7 +238,7 @@ class Trainer:
         dtype = self.model.dtype
         if dtype is None:
             dtype = x.dtype.newbyteorder("=")
-        tracer, output = self.model.trace((x.shape,), str(dtype))
+        tracer, output = self.model.trace((x.shape,), str(dtype), input_gradients=False)
         if not isinstance(output, Tensor):
             raise TypeError(f"model: its forward returned {type(output).__name__}, expected one tensor")
         results = []

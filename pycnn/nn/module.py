@@ -353,9 +353,11 @@ class Module:
             raise RuntimeError(f"{type(self).__name__}.backward: call forward first")
         return self._last.backward(gradients)
 
-    def trace(self, input_shapes: tuple[tuple[int, ...], ...], dtype: str = "float32") -> tuple[Tracer, Any]:
+    def trace(
+        self, input_shapes: tuple[tuple[int, ...], ...], dtype: str = "float32", input_gradients: bool = True
+    ) -> tuple[Tracer, Any]:
         """Runs `forward` over symbolic inputs of these shapes; returns the tracer and what forward returned."""
-        tracer = Tracer(dtype)
+        tracer = Tracer(dtype, input_gradients)
         names = self._argument_names(len(input_shapes))
         inputs = [tracer.input(name, shape) for name, shape in zip(names, input_shapes, strict=True)]
         return tracer, self.forward(*inputs)
