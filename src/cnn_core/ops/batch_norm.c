@@ -157,19 +157,26 @@ static cnn_status batch_backward(const cnn_call *call)
     return CNN_OK;
 }
 
+static bool batch_fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool backward)
+{
+    const cnn_norm_columns view = whole_batch(node);
+    return cnn_norm_columns_fuses(&view, epilogue, backward);
+}
+
 const cnn_op_row cnn_op_batch_norm = {
     .name = "batch_norm",
     .min_sources = 1,
     .max_sources = 6,
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS) | SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) |
                 SRC(NORM_NUM_BATCHES),
-    .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
+    .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS) | SRC(NORM_BIAS), /* bias: behind an activation */
     .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
     .infer = batch_infer,
     .saved = batch_saved,
     .workspace = batch_workspace,
     .forward = batch_forward,
     .backward = batch_backward,
+    .fuses = batch_fuses,
     .as_affine = as_affine,
     .reference_forward = cnn_ref_batch_norm_forward,
     .reference_backward = cnn_ref_batch_norm_backward,

@@ -18,9 +18,12 @@ typedef struct cnn_norm_columns {
 cnn_norm_columns cnn_norm_columns_of(const cnn_node *node, bool per_image, int64_t groups);
 
 size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, bool backward, int32_t threads);
+/* Whether the passes can take the epilogue. */
+bool cnn_norm_columns_fuses(const cnn_norm_columns *view, const cnn_epilogue *epilogue, bool backward);
 /* dst gets `=`, and so does `saved`, unless the statistics are constant. */
 void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call);
-/* diff_src gets `=`, the gradients of weights and bias `+=`. */
+/* diff_src gets `=`, the gradients of weights and bias `+=`. An activation without an addend reads src, weights and bias, one
+ * with it reads dst. */
 void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *call);
 
 #endif

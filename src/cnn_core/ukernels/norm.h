@@ -9,21 +9,49 @@
 
 #include <stdint.h>
 
+/* What may follow a normalization by columns. */
+typedef enum cnn_norm_activation {
+    CNN_NORM_LINEAR = 0,
+    CNN_NORM_RELU,
+    CNN_NORM_RELU6,
+    CNN_NORM_LEAKY_RELU
+} cnn_norm_activation;
+
+/* dst[i][j] = activation(y[i][j] + addend[i][j]), y[i][j] = scale[j] (src[i][j] - mean[j]) + shift[j] */
+struct cnn_norm_forward {
+    int64_t rows, width;
+    const float *src, *addend; /* addend: NULL: none */
+    const float *mean, *scale, *shift;
+    cnn_norm_activation activation;
+    float slope; /* of CNN_NORM_LEAKY_RELU, not negative */
+    float *dst;
+};
+
+/* The way back starts with g[i][j] = activation'(dst[i][j]) diff_dst[i][j]. Where the activation is constant g is 0, and
+ * NaN in dst leaves diff_dst. */
+struct cnn_norm_backward {
+    int64_t rows, width;
+    const float *src, *diff_dst;
+    const float *dst; /* NULL: y is computed again: there was no addend */
+    const float *mean, *scale, *shift;
+    cnn_norm_activation activation;
+    float slope;
+    float *sum, *dot, *gated;  /* column_dots; gated: NULL, or where g is written */
+    const float *b, *c;        /* column_gradient; both NULL: zeros, and src does not matter */
+    float *diff_src;
+};
+
 struct cnn_norm_kernels {
     /* sum[j] = sum over i of x[i][j] */
     void (*column_sums)(int64_t rows, int64_t width, const float *x, float *sum);
     /* first[j] = sum over i of x[i][j] - pivot[j], second[j] = sum over i of its square */
     void (*column_moments)(int64_t rows, int64_t width, const float *x, const float *pivot, float *first,
                            float *second);
-    /* dst[i][j] = scale[j] (src[i][j] - mean[j]) + shift[j] */
-    void (*column_affine)(int64_t rows, int64_t width, const float *src, const float *mean, const float *scale,
-                          const float *shift, float *dst);
-    /* sum[j] = sum over i of dy[i][j], dot[j] = sum over i of dy[i][j] (x[i][j] - mean[j]) */
-    void (*column_dots)(int64_t rows, int64_t width, const float *x, const float *dy, const float *mean, float *sum,
-                        float *dot);
-    /* dx[i][j] = a[j] dy[i][j] + b[j] (x[i][j] - mean[j]) + c[j] */
-    void (*column_gradient)(int64_t rows, int64_t width, const float *x, const float *dy, const float *mean,
-                            const float *a, const float *b, const float *c, float *dx);
+    void (*column_forward)(const struct cnn_norm_forward *f);
+    /* sum[j] = sum over i of g[i][j], dot[j] = sum over i of g[i][j] (src[i][j] - mean[j]) */
+    void (*column_dots)(const struct cnn_norm_backward *f);
+    /* diff_src[i][j] = scale[j] g[i][j] + b[j] (src[i][j] - mean[j]) + c[j] */
+    void (*column_gradient)(const struct cnn_norm_backward *f);
 
     float (*row_sum)(int64_t n, const float *x);
     /* out[0] = sum of x - pivot, out[1] = sum of its square */

@@ -29,138 +29,7 @@ static inline void norm_add(float *p, vf a, int lanes)
         if (j_ < (n)) STEP(j_, (int)((n)-j_));                             \
     } while (0)
 
-/* ---- columns -----------------------------------------------------------------------------------------------------
- * They walk memory as it lies, row by row, with sums of a row's length in memory, where the nearest cache holds them;
- * taking a few rows at a time reads and writes them less often, and sums in two levels. */
-
-#define NORM_ROWS 4
-
-/* Calls STEP(at, j, rows, lanes) for every group of rows and vector of columns j, with at = row * width + j. */
-#define NORM_FOR_MATRIX(rows, width, STEP)                                                                  \
-    do {                                                                                                    \
-        int64_t i_ = 0;                                                                                     \
-        for (; i_ + NORM_ROWS <= (rows); i_ += NORM_ROWS) {                                                 \
-            int64_t j_ = 0;                                                                                 \
-            for (; j_ + VF_WIDTH <= (width); j_ += VF_WIDTH) STEP(i_ * (width) + j_, j_, NORM_ROWS, VF_WIDTH); \
-            if (j_ < (width)) STEP(i_ * (width) + j_, j_, NORM_ROWS, (int)((width)-j_));                    \
-        }                                                                                                   \
-        for (; i_ < (rows); i_++) {                                                                         \
-            int64_t j_ = 0;                                                                                 \
-            for (; j_ + VF_WIDTH <= (width); j_ += VF_WIDTH) STEP(i_ * (width) + j_, j_, 1, VF_WIDTH);      \
-            if (j_ < (width)) STEP(i_ * (width) + j_, j_, 1, (int)((width)-j_));                            \
-        }                                                                                                   \
-    } while (0)
-
-static inline void norm_clear(int64_t n, float *x)
-{
-    for (int64_t j = 0; j < n; j++) x[j] = 0.0f;
-}
-
-static inline void norm_sums_step(int64_t width, const float *x, float *sum, int rows, int lanes)
-{
-    vf s = norm_load(x, lanes);
-    for (int i = 1; i < rows; i++) s = vf_add(s, norm_load(x + i * width, lanes));
-    norm_add(sum, s, lanes);
-}
-
-static void norm_column_sums(int64_t rows, int64_t width, const float *x, float *sum)
-{
-    norm_clear(width, sum);
-#define STEP(at, j, count, lanes) norm_sums_step(width, x + (at), sum + (j), count, lanes)
-    NORM_FOR_MATRIX(rows, width, STEP);
-#undef STEP
-}
-
-static inline void norm_moments_step(int64_t width, const float *x, const float *pivot, float *first, float *second,
-                                     int rows, int lanes)
-{
-    const vf center = norm_load(pivot, lanes);
-    vf d = vf_sub(norm_load(x, lanes), center);
-    vf s1 = d, s2 = vf_mul(d, d);
-    for (int i = 1; i < rows; i++) {
-        d = vf_sub(norm_load(x + i * width, lanes), center);
-        s1 = vf_add(s1, d);
-        s2 = vf_fmadd(d, d, s2);
-    }
-    norm_add(first, s1, lanes);
-    norm_add(second, s2, lanes);
-}
-
-static void norm_column_moments(int64_t rows, int64_t width, const float *x, const float *pivot, float *first,
-                                float *second)
-{
-    norm_clear(width, first);
-    norm_clear(width, second);
-#define STEP(at, j, count, lanes) \
-    norm_moments_step(width, x + (at), pivot + (j), first + (j), second + (j), count, lanes)
-    NORM_FOR_MATRIX(rows, width, STEP);
-#undef STEP
-}
-
-static inline void norm_affine_step(int64_t width, const float *src, const float *mean, const float *scale,
-                                    const float *shift, float *dst, int rows, int lanes)
-{
-    const vf center = norm_load(mean, lanes), a = norm_load(scale, lanes), b = norm_load(shift, lanes);
-    for (int i = 0; i < rows; i++) {
-        const vf d = vf_sub(norm_load(src + i * width, lanes), center);
-        norm_store(dst + i * width, vf_fmadd(d, a, b), lanes);
-    }
-}
-
-static void norm_column_affine(int64_t rows, int64_t width, const float *src, const float *mean, const float *scale,
-                               const float *shift, float *dst)
-{
-#define STEP(at, j, count, lanes) \
-    norm_affine_step(width, src + (at), mean + (j), scale + (j), shift + (j), dst + (at), count, lanes)
-    NORM_FOR_MATRIX(rows, width, STEP);
-#undef STEP
-}
-
-static inline void norm_dots_step(int64_t width, const float *x, const float *dy, const float *mean, float *sum,
-                                  float *dot, int rows, int lanes)
-{
-    const vf center = norm_load(mean, lanes);
-    vf g = norm_load(dy, lanes);
-    vf s = g, d = vf_mul(g, vf_sub(norm_load(x, lanes), center));
-    for (int i = 1; i < rows; i++) {
-        g = norm_load(dy + i * width, lanes);
-        s = vf_add(s, g);
-        d = vf_fmadd(g, vf_sub(norm_load(x + i * width, lanes), center), d);
-    }
-    norm_add(sum, s, lanes);
-    norm_add(dot, d, lanes);
-}
-
-static void norm_column_dots(int64_t rows, int64_t width, const float *x, const float *dy, const float *mean,
-                             float *sum, float *dot)
-{
-    norm_clear(width, sum);
-    norm_clear(width, dot);
-#define STEP(at, j, count, lanes) \
-    norm_dots_step(width, x + (at), dy + (at), mean + (j), sum + (j), dot + (j), count, lanes)
-    NORM_FOR_MATRIX(rows, width, STEP);
-#undef STEP
-}
-
-static inline void norm_gradient_step(int64_t width, const float *x, const float *dy, const float *mean, const float *a,
-                                      const float *b, const float *c, float *dx, int rows, int lanes)
-{
-    const vf center = norm_load(mean, lanes);
-    const vf va = norm_load(a, lanes), vb = norm_load(b, lanes), vc = norm_load(c, lanes);
-    for (int i = 0; i < rows; i++) {
-        const vf d = vf_sub(norm_load(x + i * width, lanes), center);
-        norm_store(dx + i * width, vf_fmadd(norm_load(dy + i * width, lanes), va, vf_fmadd(d, vb, vc)), lanes);
-    }
-}
-
-static void norm_column_gradient(int64_t rows, int64_t width, const float *x, const float *dy, const float *mean,
-                                 const float *a, const float *b, const float *c, float *dx)
-{
-#define STEP(at, j, count, lanes) \
-    norm_gradient_step(width, x + (at), dy + (at), mean + (j), a + (j), b + (j), c + (j), dx + (at), count, lanes)
-    NORM_FOR_MATRIX(rows, width, STEP);
-#undef STEP
-}
+#include "ukernels/norm_columns_body.h"
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
@@ -292,7 +161,7 @@ static void norm_row_accumulate(int64_t n, const float *x, const float *dy, floa
     {                                            \
         .column_sums = norm_column_sums,         \
         .column_moments = norm_column_moments,   \
-        .column_affine = norm_column_affine,     \
+        .column_forward = norm_column_forward,     \
         .column_dots = norm_column_dots,         \
         .column_gradient = norm_column_gradient, \
         .row_sum = norm_row_sum,                 \

@@ -1,0 +1,219 @@
+/* Normalization by channel over memory [samples][rows][channels].
+ *
+ * A sample is cut into chunks of rows, a chunk into blocks that stay in cache while they are read twice: once for the
+ * mean, once for the squared deviations from it. Blocks, then chunks, are merged in double and in order
+ * (cnn_moments_merge). After that a normalization and its gradient are, with coefficients of each column,
+ *
+ *   dst = scale (src - mean) + shift,   diff_src = a diff_dst + b (src - mean) + c,
+ *
+ * where mean is rounded to float, and shift and c make up for it: src may lie far from zero.
+ *
+ * Small samples are one chunk each and finish in one task, while they are in cache; large ones take two parallel passes
+ * with the merging between them.
+ *
+ * With few channels a row would not fill vectors: `fold` rows are then taken as one row of `width` columns, and the
+ * copies of a channel in it are merged like blocks. */
+#include "ops/norm_pass.h"
+
+enum {
+    WIDE = 64,            /* columns from which on nothing is folded */
+    BLOCK_FLOATS = 32768, /* a block, 128 KiB: fits a second-level cache beside what streams through it */
+    MIN_BLOCK = 32,       /* folded rows: fewer would merge too often */
+    MAX_BLOCK = 256,      /* folded rows: more would lose accuracy in float sums */
+    CHUNK_FLOATS = 65536, /* work worth a task */
+    MAX_TASKS = 64,       /* bounds the partial results, too */
+    MANY_SAMPLES = 16     /* samples from which on they are tasks enough */
+};
+
+static cnn_norm_cut cut_of(const cnn_norm_columns *view)
+{
+    cnn_norm_cut c = {.fold = 1, .part_samples = 1};
+    const int64_t sample_floats = cnn_max_i64(view->rows * view->channels, 1);
+    while (c.fold * view->channels < WIDE) c.fold *= 2;
+    c.width = c.fold * view->channels;
+    c.block_rows = c.fold * cnn_min_i64(cnn_max_i64(BLOCK_FLOATS / c.width, MIN_BLOCK), MAX_BLOCK);
+    int64_t chunks = 1;
+    if (view->samples < MANY_SAMPLES)
+        chunks = cnn_max_i64(cnn_min_i64(sample_floats / CHUNK_FLOATS, MAX_TASKS / view->samples), 1);
+    c.chunk_rows = cnn_ceil_div(cnn_ceil_div(view->rows, chunks), c.block_rows) * c.block_rows;
+    c.chunks = cnn_ceil_div(view->rows, c.chunk_rows);
+    c.fused = c.chunks == 1 && !view->constant;
+    if (c.fused)
+        c.part_samples = cnn_max_i64(cnn_ceil_div(view->samples, MAX_TASKS),
+                                     cnn_min_i64(cnn_max_i64(CHUNK_FLOATS / sample_floats, 1), view->samples));
+    c.parts = cnn_ceil_div(view->samples, c.part_samples);
+    return c;
+}
+
+cnn_norm_columns cnn_norm_columns_of(const cnn_node *node, bool per_image, int64_t groups)
+{
+    const int64_t images = node->src_shape[NORM_SRC].dim[0], rows = cnn_norm_per_channel(node);
+    return (cnn_norm_columns){
+        .samples = per_image ? images : 1,
+        .rows = per_image && images > 0 ? rows / images : rows,
+        .channels = cnn_norm_channels(node),
+        .groups = groups,
+        .matrices = node->src_shape[NORM_SRC].rank == 3 ? images : 0,
+    };
+}
+
+/* ---- workspace --------------------------------------------------------------------------------------------------- */
+
+static size_t double_bytes(int64_t n)
+{
+    return cnn_size_align(cnn_size_mul((size_t)n, sizeof(double)));
+}
+
+static size_t scratch_bytes(const cnn_norm_cut *c, int32_t threads)
+{
+    return cnn_float_bytes(threads * 3 * c->width);
+}
+
+static size_t sums_bytes(const cnn_norm_columns *view, const cnn_norm_cut *c, int32_t threads)
+{
+    return double_bytes((c->fused ? threads : view->samples * c->chunks) * 2 * view->channels);
+}
+
+static size_t coefficients_bytes(const cnn_norm_columns *view, const cnn_norm_cut *c, int32_t threads)
+{
+    return cnn_float_bytes((c->fused ? threads : view->samples) * NORM_COEFFICIENTS * c->width);
+}
+
+static size_t columns_bytes(const cnn_norm_columns *view)
+{
+    return view->matrices == 0 ? 0 : cnn_float_bytes(view->samples * view->rows * view->channels);
+}
+
+size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, bool backward, int32_t threads)
+{
+    if (view->samples * view->rows * view->channels == 0) return 0;
+    const cnn_norm_cut c = cut_of(view);
+    size_t bytes = cnn_size_add(scratch_bytes(&c, threads), sums_bytes(view, &c, threads));
+    bytes = cnn_size_add(bytes, coefficients_bytes(view, &c, threads));
+    bytes = cnn_size_add(bytes, columns_bytes(view));
+    if (!backward) return bytes;
+    bytes = cnn_size_add(bytes, double_bytes(c.parts * 2 * view->channels));
+    return cnn_size_add(bytes, columns_bytes(view));
+}
+
+cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call,
+                             char **workspace)
+{
+    cnn_norm_run r = {.view = view,
+                      .pass = pass,
+                      .kernels = call->node->kernels,
+                      .cut = cut_of(view),
+                      .eps = call->node->attributes.norm.eps,
+                      .weights = call->src[NORM_WEIGHTS],
+                      .mean = call->saved,
+                      .src = call->src[NORM_SRC]};
+    r.var = r.mean + view->samples * view->groups;
+    r.scratch = cnn_take(workspace, scratch_bytes(&r.cut, call->threads));
+    r.sums = cnn_take(workspace, sums_bytes(view, &r.cut, call->threads));
+    r.coefficients = cnn_take(workspace, coefficients_bytes(view, &r.cut, call->threads));
+    return r;
+}
+
+/* ---- running a pass ---------------------------------------------------------------------------------------------- */
+
+static float *scratch_of(const cnn_norm_run *r, int32_t thread)
+{
+    return r->scratch + thread * 3 * r->cut.width;
+}
+
+static double *sums_of(const cnn_norm_run *r, int64_t slot)
+{
+    return r->sums + slot * 2 * r->view->channels;
+}
+
+static float *coefficients_of(const cnn_norm_run *r, int64_t slot)
+{
+    return r->coefficients + slot * NORM_COEFFICIENTS * r->cut.width;
+}
+
+static double *diff_parameters_of(const cnn_norm_run *r, int64_t part)
+{
+    return r->diff_parameters == NULL ? NULL : r->diff_parameters + part * 2 * r->view->channels;
+}
+
+static void part_task(void *arg, int64_t part, int32_t thread)
+{
+    const cnn_norm_run *r = arg;
+    const int64_t rows = r->view->rows, begin = part * r->cut.part_samples;
+    const int64_t end = cnn_min_i64(begin + r->cut.part_samples, r->view->samples);
+    double *sums = sums_of(r, thread);
+    float *coefficients = coefficients_of(r, thread);
+    for (int64_t sample = begin; sample < end; sample++) {
+        const int64_t offset = sample * rows * r->view->channels;
+        if (r->pass->prepare != NULL) r->pass->prepare(r, sample, coefficients);
+        r->pass->reduce(r, offset, rows, coefficients, scratch_of(r, thread), sums);
+        r->pass->finish(r, sample, sums, diff_parameters_of(r, part), coefficients);
+        if (r->out != NULL) r->pass->apply(r, offset, rows, coefficients);
+    }
+}
+
+/* The rows of a chunk and, in *offset, where they start. */
+static int64_t chunk_of(const cnn_norm_run *r, int64_t sample, int64_t chunk, int64_t *offset)
+{
+    const int64_t begin = chunk * r->cut.chunk_rows;
+    *offset = (sample * r->view->rows + begin) * r->view->channels;
+    return cnn_min_i64(r->cut.chunk_rows, r->view->rows - begin);
+}
+
+static void reduce_task(void *arg, int64_t task, int32_t thread)
+{
+    const cnn_norm_run *r = arg;
+    const int64_t sample = task / r->cut.chunks;
+    int64_t offset;
+    const int64_t rows = chunk_of(r, sample, task % r->cut.chunks, &offset);
+    r->pass->reduce(r, offset, rows, coefficients_of(r, sample), scratch_of(r, thread), sums_of(r, task));
+}
+
+static void apply_task(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const cnn_norm_run *r = arg;
+    const int64_t sample = task / r->cut.chunks;
+    int64_t offset;
+    const int64_t rows = chunk_of(r, sample, task % r->cut.chunks, &offset);
+    r->pass->apply(r, offset, rows, coefficients_of(r, sample));
+}
+
+/* Merges the chunks of a sample into its first. */
+static double *merged_sums(const cnn_norm_run *r, int64_t sample)
+{
+    double *total = sums_of(r, sample * r->cut.chunks);
+    int64_t count = cnn_min_i64(r->cut.chunk_rows, r->view->rows);
+    for (int64_t chunk = 1; chunk < r->cut.chunks; chunk++) {
+        int64_t offset;
+        const int64_t rows = chunk_of(r, sample, chunk, &offset);
+        r->pass->merge(r, count, total, rows, sums_of(r, sample * r->cut.chunks + chunk));
+        count += rows;
+    }
+    return total;
+}
+
+void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads)
+{
+    const int64_t samples = r->view->samples, tasks = samples * r->cut.chunks;
+    const double elements = (double)samples * (double)r->view->rows * (double)r->view->channels;
+    const int32_t useful = cnn_useful_threads(threads, 0.5 * elements);
+    if (r->cut.fused) {
+        cnn_parallel(useful, r->cut.parts, part_task, (void *)r);
+        return;
+    }
+    for (int64_t sample = 0; r->pass->prepare != NULL && sample < samples; sample++)
+        r->pass->prepare(r, sample, coefficients_of(r, sample));
+    if (r->pass->reduce != NULL) {
+        cnn_parallel(useful, tasks, reduce_task, (void *)r);
+        for (int64_t sample = 0; sample < samples; sample++)
+            r->pass->finish(r, sample, merged_sums(r, sample), diff_parameters_of(r, sample), coefficients_of(r, sample));
+    }
+    if (r->out != NULL) cnn_parallel(useful, tasks, apply_task, (void *)r);
+}
+
+int64_t cnn_norm_next_block(const cnn_norm_run *r, int64_t left, int64_t *copies)
+{
+    *copies = cnn_min_i64(r->cut.fold, left); /* the last rows may be too few for a folded one */
+    return cnn_min_i64(r->cut.block_rows, left) / *copies;
+}

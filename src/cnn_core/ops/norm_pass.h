@@ -1,0 +1,72 @@
+/* How a normalization by columns is cut into tasks, and what the tasks do. Internal to ops/norm_columns*.c. */
+#ifndef CNN_OPS_NORM_PASS_H
+#define CNN_OPS_NORM_PASS_H
+
+#include "ops/norm_columns.h"
+
+/* How the work is cut; depends on the shape alone. */
+typedef struct cnn_norm_cut {
+    int64_t fold, width;        /* `fold` rows are taken as one of `width` columns */
+    int64_t block_rows;         /* a multiple of fold */
+    int64_t chunks, chunk_rows; /* of a sample; a multiple of block_rows */
+    int64_t parts, part_samples;
+    bool fused; /* a task does all of part_samples samples; else chunks of them */
+} cnn_norm_cut;
+
+typedef struct cnn_norm_run cnn_norm_run;
+
+/* What the columns of a sample need, a row of `width` numbers each: see struct cnn_norm_backward. */
+enum { NORM_MEAN, NORM_SCALE, NORM_SHIFT, NORM_B, NORM_C, NORM_COEFFICIENTS };
+
+/* The steps of a pass; those that it does not need are NULL. Offset and rows say where a chunk lies in src, dst and their
+ * like. */
+typedef struct cnn_norm_pass {
+    /* coefficients = those of a sample that are known beforehand. */
+    void (*prepare)(const cnn_norm_run *r, int64_t sample, float *coefficients);
+    /* sums = those of a chunk. */
+    void (*reduce)(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients, float *scratch,
+                   double *sums);
+    /* total, of `count` rows so far, += part, of `rows` rows. */
+    void (*merge)(const cnn_norm_run *r, int64_t count, double *total, int64_t rows, const double *part);
+    /* coefficients = those that a sample's sums lead to. */
+    void (*finish)(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters, float *coefficients);
+    /* out = what the coefficients make of a chunk. */
+    void (*apply)(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients);
+} cnn_norm_pass;
+
+/* A pass at work. Fused, sums and coefficients have a slot for each thread; else for each chunk and each sample. */
+struct cnn_norm_run {
+    const cnn_norm_columns *view;
+    const cnn_norm_pass *pass;
+    const cnn_kernels *kernels;
+    cnn_norm_cut cut;
+    double eps;
+    const float *weights, *bias; /* NULL: ones, zeros */
+    double *mean, *var;          /* [samples][groups]: what is saved */
+    const float *src;
+    float *out; /* forward: dst; backward: diff_src; NULL where not wanted */
+    /* the epilogue */
+    cnn_norm_activation activation;
+    float slope;
+    const struct cnn_activation_attributes *any; /* forward: an activation that is none of the kernels'; or NULL */
+    const float *addend;                         /* forward; or NULL */
+    /* backward */
+    const float *diff_dst;
+    const float *dst;        /* where there was an addend; or NULL */
+    float *gated;            /* diff_src of the addend; NULL where not wanted */
+    double *diff_parameters; /* [parts][2][channels]: weights, bias */
+    /* scratch memory */
+    float *scratch;      /* [threads][3][width] */
+    double *sums;        /* [slots][2][channels] */
+    float *coefficients; /* [slots][NORM_COEFFICIENTS][width] */
+};
+
+/* Starts a run with what both directions have: memory from *workspace, sources and statistics from the call. */
+cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call, char **workspace);
+/* Does all steps of r->pass. */
+void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads);
+
+/* The rows of the next block of a chunk with `left` rows to go, each of *copies of src's. */
+int64_t cnn_norm_next_block(const cnn_norm_run *r, int64_t left, int64_t *copies);
+
+#endif
