@@ -26,19 +26,21 @@ static double weight_of(const cnn_norm_run *r, int64_t channel)
     return r->weights == NULL ? 1.0 : (double)r->weights[channel];
 }
 
-/* Copies a row's first `channels` elements to the rest of its `width`. */
+/* Copies a row's first `channels` elements to all that are behind them. */
 static void repeat(const cnn_norm_run *r, float *row)
 {
-    const int64_t channels = r->view->channels;
-    for (int64_t copy = 1; copy < r->cut.fold; copy++)
-        memcpy(row + copy * channels, row, (size_t)channels * sizeof *row);
+    for (int64_t done = r->view->channels; done < r->cut.stride;) {
+        const int64_t count = cnn_min_i64(r->view->channels, r->cut.stride - done);
+        memcpy(row + done, row, (size_t)count * sizeof *row);
+        done += count;
+    }
 }
 
 /* coefficients: mean, scale and shift, from the statistics saved. */
 static void set_affine(const cnn_norm_run *r, int64_t sample, float *mean)
 {
     const int64_t groups = r->view->groups, size = r->view->channels / groups;
-    float *scale = mean + r->cut.width, *shift = scale + r->cut.width;
+    float *scale = mean + NORM_SCALE * r->cut.stride, *shift = mean + NORM_SHIFT * r->cut.stride;
     for (int64_t g = 0; g < groups; g++) {
         const double exact = r->mean[sample * groups + g];
         const double inverse_std = cnn_norm_inverse_std(r->var[sample * groups + g], r->eps);
@@ -82,51 +84,56 @@ static void take_epilogue(cnn_norm_run *r, const cnn_epilogue *epilogue)
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
-/* Merges a block, `rows` rows of `copies` times the channels, into mean and m2, which are of `count` rows. */
-static void merge_block(const cnn_norm_run *r, int64_t rows, int64_t copies, const float *x, float *scratch, int64_t count,
-                        double *mean, double *m2)
+enum {
+    BLOCK = 256,     /* folded rows; more would lose accuracy in float sums */
+    FIRST_BLOCK = 32 /* folded rows */
+};
+
+/* pivot = the mean of the first rows, or of all before these: see docs/normalization.md for why it is good enough. */
+static void set_pivot(const cnn_norm_run *r, int64_t rows, int64_t copies, const float *x, int64_t count,
+                      const double *mean, float *pivot)
 {
     const int64_t channels = r->view->channels, width = copies * channels;
-    float *pivot = scratch, *first = pivot + r->cut.width, *second = first + r->cut.width;
-    const double inverse = 1.0 / (double)rows;
-    r->kernels->norm.column_sums(rows, width, x, pivot);
-    for (int64_t j = 0; j < width; j++) pivot[j] *= (float)inverse;
-    r->kernels->norm.column_moments(rows, width, x, pivot, first, second);
-    for (int64_t copy = 0; copy < copies; copy++, count += rows) {
-        const double share = (double)rows / (double)(count + rows), between = (double)count * share;
-        for (int64_t c = 0; c < channels; c++, pivot++, first++, second++) {
-            /* The pivot is the block's mean but for rounding; the first moment about it says how far off it is. */
-            const double offset = (double)*first * inverse, delta = (double)*pivot + offset - mean[c];
-            mean[c] += delta * share;
-            m2[c] += (double)*second - offset * (double)*first + delta * delta * between;
-        }
+    if (count == 0) {
+        const float inverse = 1.0f / (float)rows;
+        r->kernels->norm.column_sums(rows, width, x, pivot);
+        for (int64_t j = 0; j < width; j++) pivot[j] *= inverse;
+        return;
     }
+    for (int64_t copy = 0; copy < copies; copy++)
+        for (int64_t c = 0; c < channels; c++) pivot[copy * channels + c] = (float)mean[c];
 }
 
 /* sums: mean and m2 of each channel. */
-static void reduce_moments(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients, float *scratch,
-                           double *sums)
+static void reduce_moments(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients,
+                           float *scratch, double *sums)
 {
     (void)coefficients;
     const int64_t channels = r->view->channels;
+    const struct cnn_norm_kernels *kernels = &r->kernels->norm;
+    float *pivot = scratch, *first = pivot + r->cut.width, *second = first + r->cut.width;
     memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
     for (int64_t done = 0; done < rows;) {
         int64_t copies;
-        const int64_t folded = cnn_norm_next_block(r, rows - done, &copies);
+        const int64_t folded = cnn_norm_next_block(r, done == 0 ? FIRST_BLOCK : BLOCK, rows - done, &copies);
         const float *x = r->src + offset + done * channels;
-        merge_block(r, folded, copies, x, scratch, done, sums, sums + channels);
-        done += folded * copies;
+        set_pivot(r, folded, copies, x, done, sums, pivot);
+        kernels->column_moments(folded, copies * channels, x, pivot, first, second);
+        for (int64_t copy = 0; copy < copies; copy++, done += folded)
+            kernels->column_merge(channels, folded, pivot + copy * channels, first + copy * channels,
+                                  second + copy * channels, done, sums, sums + channels);
     }
 }
 
+/* As cnn_moments_merge, with what is the same for all channels done once. */
 static void merge_moments(const cnn_norm_run *r, int64_t count, double *total, int64_t rows, const double *part)
 {
     const int64_t channels = r->view->channels;
+    const double share = (double)rows / (double)(count + rows), between = (double)count * share;
     for (int64_t c = 0; c < channels; c++) {
-        const cnn_moments merged = cnn_moments_merge((cnn_moments){(double)count, total[c], total[channels + c]},
-                                                     (cnn_moments){(double)rows, part[c], part[channels + c]});
-        total[c] = merged.mean;
-        total[channels + c] = merged.m2;
+        const double delta = part[c] - total[c];
+        total[c] += delta * share;
+        total[channels + c] += part[channels + c] + delta * delta * between;
     }
 }
 
@@ -146,33 +153,24 @@ static void finish_moments(const cnn_norm_run *r, int64_t sample, const double *
     set_affine(r, sample, mean);
 }
 
-static void apply_rows(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width, const float *mean)
+static void apply_forward(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width, const float *mean,
+                          bool stream)
 {
     const struct cnn_norm_forward f = {.rows = rows,
-                                       .width = width,
-                                       .src = r->src + offset,
-                                       .addend = r->addend == NULL ? NULL : r->addend + offset,
-                                       .mean = mean,
-                                       .scale = mean + NORM_SCALE * r->cut.width,
-                                       .shift = mean + NORM_SHIFT * r->cut.width,
-                                       .activation = r->activation,
-                                       .slope = r->slope,
-                                       .dst = r->out + offset};
+                                 .width = width,
+                                 .src = r->src + offset,
+                                 .addend = r->addend == NULL ? NULL : r->addend + offset,
+                                 .mean = mean,
+                                 .scale = mean + NORM_SCALE * r->cut.stride,
+                                 .shift = mean + NORM_SHIFT * r->cut.stride,
+                                 .activation = r->activation,
+                                 .slope = r->slope,
+                                 .stream = stream,
+                                 .dst = r->out + offset};
     r->kernels->norm.column_forward(&f);
     if (r->any != NULL)
         r->kernels->activation.forward[r->any->kind](rows * width, f.dst, f.dst, (float)r->any->alpha,
                                                      (float)r->any->beta);
-}
-
-static void apply_forward(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *mean)
-{
-    int64_t copies;
-    for (; rows > 0; rows -= copies) {
-        const int64_t folded = cnn_norm_next_block(r, rows, &copies), width = copies * r->view->channels;
-        apply_rows(r, offset, folded, width, mean);
-        offset += folded * width;
-        copies *= folded;
-    }
 }
 
 void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call)
@@ -201,8 +199,8 @@ static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset,
                                       .diff_dst = r->diff_dst + offset,
                                       .dst = r->dst == NULL ? NULL : r->dst + offset,
                                       .mean = mean,
-                                      .scale = mean + NORM_SCALE * r->cut.width,
-                                      .shift = mean + NORM_SHIFT * r->cut.width,
+                                      .scale = mean + NORM_SCALE * r->cut.stride,
+                                      .shift = mean + NORM_SHIFT * r->cut.stride,
                                       .activation = r->activation,
                                       .slope = r->slope};
 }
@@ -214,7 +212,7 @@ static void reduce_dots(const cnn_norm_run *r, int64_t offset, int64_t rows, con
     memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
     for (int64_t done = 0; done < rows;) {
         int64_t copies;
-        const int64_t folded = cnn_norm_next_block(r, rows - done, &copies), at = offset + done * channels;
+        const int64_t folded = cnn_norm_next_block(r, BLOCK, rows - done, &copies), at = offset + done * channels;
         struct cnn_norm_backward f = arguments(r, at, folded, copies * channels, mean);
         f.sum = scratch;
         f.dot = scratch + r->cut.width;
@@ -252,7 +250,7 @@ static dots dots_of(const cnn_norm_run *r, const double *sums, int64_t channel, 
 static void finish_dots(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters, float *mean)
 {
     const int64_t channels = r->view->channels, groups = r->view->groups, size = channels / groups;
-    float *b = mean + NORM_B * r->cut.width, *c = mean + NORM_C * r->cut.width;
+    float *b = mean + NORM_B * r->cut.stride, *c = mean + NORM_C * r->cut.stride;
     const double count = (double)r->view->rows * (double)size;
     for (int64_t g = 0; g < groups; g++) {
         const double exact = r->mean[sample * groups + g];
@@ -287,7 +285,8 @@ static void finish_scale(const cnn_norm_run *r, int64_t sample, const double *su
     }
 }
 
-static void gradient_of_rows(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width, const float *mean)
+static void apply_gradient(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width, const float *mean,
+                           bool stream)
 {
     struct cnn_norm_backward f = arguments(r, offset, rows, width, mean);
     if (r->gated != NULL) { /* g is there already */
@@ -295,18 +294,12 @@ static void gradient_of_rows(const cnn_norm_run *r, int64_t offset, int64_t rows
         f.activation = CNN_NORM_LINEAR;
     }
     if (!r->view->constant) {
-        f.b = mean + NORM_B * r->cut.width;
-        f.c = mean + NORM_C * r->cut.width;
+        f.b = mean + NORM_B * r->cut.stride;
+        f.c = mean + NORM_C * r->cut.stride;
     }
+    f.stream = stream;
     f.diff_src = r->out + offset;
     r->kernels->norm.column_gradient(&f);
-}
-
-static void apply_gradient(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *mean)
-{
-    const int64_t folded = rows / r->cut.fold, left = rows % r->cut.fold;
-    gradient_of_rows(r, offset, folded, r->cut.width, mean);
-    if (left > 0) gradient_of_rows(r, offset + folded * r->cut.width, 1, left * r->view->channels, mean);
 }
 
 /* diff += what the parts found, in their order. */

@@ -16,32 +16,41 @@
 #include "ops/norm_pass.h"
 
 enum {
-    WIDE = 64,            /* columns from which on nothing is folded */
-    BLOCK_FLOATS = 32768, /* a block, 128 KiB: fits a second-level cache beside what streams through it */
-    MIN_BLOCK = 32,       /* folded rows: fewer would merge too often */
-    MAX_BLOCK = 256,      /* folded rows: more would lose accuracy in float sums */
-    CHUNK_FLOATS = 65536, /* work worth a task */
-    MAX_TASKS = 64,       /* bounds the partial results, too */
-    MANY_SAMPLES = 16     /* samples from which on they are tasks enough */
+    WIDE = 64,             /* columns from which on rows are folded only to fill vectors */
+    WIDEST = 1024,         /* columns that folding may make */
+    VECTOR = 16,           /* the widest vector */
+    MIN_CHUNK = 96,        /* folded rows: fewer would merge too often */
+    CHUNK_FLOATS = 65536,  /* work worth a task */
+    MAX_TASKS = 64,        /* bounds the partial results, too */
+    MANY_SAMPLES = 16,     /* samples from which on they are tasks enough */
+    APPLY_FLOATS = 65536,  /* what is applied at a time */
+    STREAM_FLOATS = 1 << 22 /* 16 MiB: src and dst together are more than a third-level cache holds of them */
 };
+
+static int64_t fold_of(int64_t channels)
+{
+    int64_t fold = 1;
+    while (fold * channels < WIDE || (fold * channels % VECTOR != 0 && 2 * fold * channels <= WIDEST)) fold *= 2;
+    return fold;
+}
 
 static cnn_norm_cut cut_of(const cnn_norm_columns *view)
 {
-    cnn_norm_cut c = {.fold = 1, .part_samples = 1};
+    cnn_norm_cut c = {.fold = fold_of(view->channels), .part_samples = 1};
     const int64_t sample_floats = cnn_max_i64(view->rows * view->channels, 1);
-    while (c.fold * view->channels < WIDE) c.fold *= 2;
     c.width = c.fold * view->channels;
-    c.block_rows = c.fold * cnn_min_i64(cnn_max_i64(BLOCK_FLOATS / c.width, MIN_BLOCK), MAX_BLOCK);
+    c.stride = c.width + VECTOR;
     int64_t chunks = 1;
     if (view->samples < MANY_SAMPLES)
         chunks = cnn_max_i64(cnn_min_i64(sample_floats / CHUNK_FLOATS, MAX_TASKS / view->samples), 1);
-    c.chunk_rows = cnn_ceil_div(cnn_ceil_div(view->rows, chunks), c.block_rows) * c.block_rows;
+    c.chunk_rows = cnn_max_i64(cnn_ceil_div(cnn_ceil_div(view->rows, chunks), c.fold), MIN_CHUNK) * c.fold;
     c.chunks = cnn_ceil_div(view->rows, c.chunk_rows);
     c.fused = c.chunks == 1 && !view->constant;
     if (c.fused)
         c.part_samples = cnn_max_i64(cnn_ceil_div(view->samples, MAX_TASKS),
                                      cnn_min_i64(cnn_max_i64(CHUNK_FLOATS / sample_floats, 1), view->samples));
     c.parts = cnn_ceil_div(view->samples, c.part_samples);
+    c.stream = c.width % VECTOR == 0 && view->samples * sample_floats >= STREAM_FLOATS;
     return c;
 }
 
@@ -76,7 +85,7 @@ static size_t sums_bytes(const cnn_norm_columns *view, const cnn_norm_cut *c, in
 
 static size_t coefficients_bytes(const cnn_norm_columns *view, const cnn_norm_cut *c, int32_t threads)
 {
-    return cnn_float_bytes((c->fused ? threads : view->samples) * NORM_COEFFICIENTS * c->width);
+    return cnn_float_bytes((c->fused ? threads : view->samples) * NORM_COEFFICIENTS * c->stride);
 }
 
 static size_t columns_bytes(const cnn_norm_columns *view)
@@ -128,12 +137,37 @@ static double *sums_of(const cnn_norm_run *r, int64_t slot)
 
 static float *coefficients_of(const cnn_norm_run *r, int64_t slot)
 {
-    return r->coefficients + slot * NORM_COEFFICIENTS * r->cut.width;
+    return r->coefficients + slot * NORM_COEFFICIENTS * r->cut.stride;
 }
 
 static double *diff_parameters_of(const cnn_norm_run *r, int64_t part)
 {
     return r->diff_parameters == NULL ? NULL : r->diff_parameters + part * 2 * r->view->channels;
+}
+
+/* Applies the coefficients to a chunk. Streaming wants aligned vectors, which a row may start before: the elements up to
+ * the first are a row of their own, and all others begin as many columns later. */
+static void apply(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients)
+{
+    const int64_t width = r->cut.width, folded = rows / r->cut.fold, left = rows % r->cut.fold * r->view->channels;
+    if (r->cut.stream && r->any == NULL && folded > 1) {
+        const int64_t vector = r->kernels->width, past = (int64_t)((uintptr_t)(r->out + offset) / sizeof(float)) % vector;
+        const int64_t lead = past == 0 ? 0 : vector - past, last = offset + lead + (folded - 1) * width;
+        if (lead > 0) r->pass->apply(r, offset, 1, lead, coefficients, false);
+        r->pass->apply(r, offset + lead, folded - 1, width, coefficients + lead, true);
+        r->pass->apply(r, last, 1, width - lead, coefficients + lead, false);
+    } else if (folded > 0) {
+        r->pass->apply(r, offset, folded, width, coefficients, false);
+    }
+    if (left > 0) r->pass->apply(r, offset + folded * width, 1, left, coefficients, false);
+}
+
+/* Piece by piece and backwards: what was reduced last may be in a near cache. */
+static void apply_backwards(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients)
+{
+    const int64_t piece = cnn_max_i64(APPLY_FLOATS / r->cut.width, 1) * r->cut.fold;
+    for (int64_t begin = (rows - 1) / piece * piece; begin >= 0; begin -= piece)
+        apply(r, offset + begin * r->view->channels, cnn_min_i64(piece, rows - begin), coefficients);
 }
 
 static void part_task(void *arg, int64_t part, int32_t thread)
@@ -148,7 +182,7 @@ static void part_task(void *arg, int64_t part, int32_t thread)
         if (r->pass->prepare != NULL) r->pass->prepare(r, sample, coefficients);
         r->pass->reduce(r, offset, rows, coefficients, scratch_of(r, thread), sums);
         r->pass->finish(r, sample, sums, diff_parameters_of(r, part), coefficients);
-        if (r->out != NULL) r->pass->apply(r, offset, rows, coefficients);
+        if (r->out != NULL) apply_backwards(r, offset, rows, coefficients);
     }
 }
 
@@ -173,10 +207,11 @@ static void apply_task(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
     const cnn_norm_run *r = arg;
+    task = r->view->samples * r->cut.chunks - 1 - task;
     const int64_t sample = task / r->cut.chunks;
     int64_t offset;
     const int64_t rows = chunk_of(r, sample, task % r->cut.chunks, &offset);
-    r->pass->apply(r, offset, rows, coefficients_of(r, sample));
+    apply_backwards(r, offset, rows, coefficients_of(r, sample));
 }
 
 /* Merges the chunks of a sample into its first. */
@@ -212,8 +247,8 @@ void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads)
     if (r->out != NULL) cnn_parallel(useful, tasks, apply_task, (void *)r);
 }
 
-int64_t cnn_norm_next_block(const cnn_norm_run *r, int64_t left, int64_t *copies)
+int64_t cnn_norm_next_block(const cnn_norm_run *r, int64_t most, int64_t left, int64_t *copies)
 {
     *copies = cnn_min_i64(r->cut.fold, left); /* the last rows may be too few for a folded one */
-    return cnn_min_i64(r->cut.block_rows, left) / *copies;
+    return cnn_min_i64(most, left / *copies);
 }

@@ -7,15 +7,16 @@
 /* How the work is cut; depends on the shape alone. */
 typedef struct cnn_norm_cut {
     int64_t fold, width;        /* `fold` rows are taken as one of `width` columns */
-    int64_t block_rows;         /* a multiple of fold */
-    int64_t chunks, chunk_rows; /* of a sample; a multiple of block_rows */
+    int64_t stride;             /* between rows of coefficients: their first columns come again behind the last */
+    int64_t chunks, chunk_rows; /* of a sample; a multiple of fold */
     int64_t parts, part_samples;
-    bool fused; /* a task does all of part_samples samples; else chunks of them */
+    bool fused;  /* a task does all of part_samples samples; else chunks of them */
+    bool stream; /* out is too large to stay in the caches */
 } cnn_norm_cut;
 
 typedef struct cnn_norm_run cnn_norm_run;
 
-/* What the columns of a sample need, a row of `width` numbers each: see struct cnn_norm_backward. */
+/* What the columns of a sample need, a row of `width` numbers each, `stride` apart: see struct cnn_norm_backward. */
 enum { NORM_MEAN, NORM_SCALE, NORM_SHIFT, NORM_B, NORM_C, NORM_COEFFICIENTS };
 
 /* The steps of a pass; those that it does not need are NULL. Offset and rows say where a chunk lies in src, dst and their
@@ -30,8 +31,9 @@ typedef struct cnn_norm_pass {
     void (*merge)(const cnn_norm_run *r, int64_t count, double *total, int64_t rows, const double *part);
     /* coefficients = those that a sample's sums lead to. */
     void (*finish)(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters, float *coefficients);
-    /* out = what the coefficients make of a chunk. */
-    void (*apply)(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients);
+    /* out = what the coefficients make of `rows` rows of `width` columns. */
+    void (*apply)(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width, const float *coefficients,
+                  bool stream);
 } cnn_norm_pass;
 
 /* A pass at work. Fused, sums and coefficients have a slot for each thread; else for each chunk and each sample. */
@@ -58,7 +60,7 @@ struct cnn_norm_run {
     /* scratch memory */
     float *scratch;      /* [threads][3][width] */
     double *sums;        /* [slots][2][channels] */
-    float *coefficients; /* [slots][NORM_COEFFICIENTS][width] */
+    float *coefficients; /* [slots][NORM_COEFFICIENTS][stride] */
 };
 
 /* Starts a run with what both directions have: memory from *workspace, sources and statistics from the call. */
@@ -66,7 +68,7 @@ cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *
 /* Does all steps of r->pass. */
 void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads);
 
-/* The rows of the next block of a chunk with `left` rows to go, each of *copies of src's. */
-int64_t cnn_norm_next_block(const cnn_norm_run *r, int64_t left, int64_t *copies);
+/* The next block of a chunk, at most `most` folded rows with `left` rows to go: how many, each of *copies of src's. */
+int64_t cnn_norm_next_block(const cnn_norm_run *r, int64_t most, int64_t left, int64_t *copies);
 
 #endif

@@ -7,6 +7,7 @@
 #ifndef CNN_UKERNELS_NORM_H
 #define CNN_UKERNELS_NORM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What may follow a normalization by columns. */
@@ -24,6 +25,7 @@ struct cnn_norm_forward {
     const float *mean, *scale, *shift;
     cnn_norm_activation activation;
     float slope; /* of CNN_NORM_LEAKY_RELU, not negative */
+    bool stream; /* past the caches: dst lies aligned to a vector, and rows are whole vectors or there is but one */
     float *dst;
 };
 
@@ -38,6 +40,7 @@ struct cnn_norm_backward {
     float slope;
     float *sum, *dot, *gated;  /* column_dots; gated: NULL, or where g is written */
     const float *b, *c;        /* column_gradient; both NULL: zeros, and src does not matter */
+    bool stream;               /* as above, of diff_src */
     float *diff_src;
 };
 
@@ -47,6 +50,9 @@ struct cnn_norm_kernels {
     /* first[j] = sum over i of x[i][j] - pivot[j], second[j] = sum over i of its square */
     void (*column_moments)(int64_t rows, int64_t width, const float *x, const float *pivot, float *first,
                            float *second);
+    /* Chan's formula, in double: mean and m2, of `count` rows, and the moments that column_moments found of `rows` more. */
+    void (*column_merge)(int64_t width, int64_t rows, const float *pivot, const float *first, const float *second,
+                         int64_t count, double *mean, double *m2);
     void (*column_forward)(const struct cnn_norm_forward *f);
     /* sum[j] = sum over i of g[i][j], dot[j] = sum over i of g[i][j] (src[i][j] - mean[j]) */
     void (*column_dots)(const struct cnn_norm_backward *f);

@@ -1,7 +1,7 @@
 /* Kernels of the normalizations in the vector vocabulary; what each computes: norm.h. */
 #include "ukernels/norm.h"
 
-/* In the steps below `lanes` is VF_WIDTH but in the last vector of a row, and `rows` is NORM_ROWS or 1. */
+/* In the steps below `lanes` is VF_WIDTH but in the last vector of a row. */
 static inline vf norm_load(const float *p, int lanes)
 {
     return lanes == VF_WIDTH ? vf_load(p) : vf_load_tail(p, lanes);
@@ -161,6 +161,7 @@ static void norm_row_accumulate(int64_t n, const float *x, const float *dy, floa
     {                                            \
         .column_sums = norm_column_sums,         \
         .column_moments = norm_column_moments,   \
+        .column_merge = norm_column_merge,     \
         .column_forward = norm_column_forward,     \
         .column_dots = norm_column_dots,         \
         .column_gradient = norm_column_gradient, \
