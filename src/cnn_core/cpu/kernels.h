@@ -6,6 +6,7 @@
 #include "ukernels/activation.h"
 #include "ukernels/conv.h"
 #include "ukernels/depthwise.h"
+#include "ukernels/depthwise_rows.h"
 #include "ukernels/elementwise.h"
 #include "ukernels/loss.h"
 #include "ukernels/norm.h"
@@ -20,6 +21,7 @@ typedef struct cnn_kernels {
     int width; /* floats in a vector */
     struct cnn_conv_kernels conv;
     struct cnn_depthwise_kernels depthwise;
+    struct cnn_depthwise_rows_kernels depthwise_rows;
     struct cnn_winograd_kernels winograd;
     struct cnn_norm_kernels norm;
     struct cnn_activation_kernels activation;

@@ -151,8 +151,6 @@ static void walk_on(const cnn_conv_grid *grid, walk *at, int64_t run)
     at->image++;
 }
 
-static bool inside(const cnn_conv_tap *tap, int64_t i) { return tap->begin <= i && i < tap->end; }
-
 /* Row `row` of the grid as the row tap sees it; the tap must lie inside. */
 static const float *src_row(const cnn_conv_grid *grid, const cnn_conv_image *src, const walk *at,
                             const cnn_conv_tap *tap)
@@ -170,7 +168,7 @@ void cnn_conv_locate_src(const cnn_conv_grid *grid, const cnn_conv_image *src, c
         const float **to = pointers + p;
         for (int64_t r = 0; r < grid->row_taps; r++) {
             const cnn_conv_tap *row_tap = &grid->row_tap[r];
-            if (!inside(row_tap, at.row)) {
+            if (!cnn_conv_inside(row_tap, at.row)) {
                 for (int64_t s = 0; s < grid->col_taps; s++, to += pixels)
                     for (int64_t i = 0; i < run; i++) to[i] = zero;
                 continue;

@@ -16,6 +16,8 @@ typedef struct cnn_conv_tap {
     int64_t offset, begin, end;
 } cnn_conv_tap;
 
+static inline bool cnn_conv_inside(const cnn_conv_tap *tap, int64_t i) { return tap->begin <= i && i < tap->end; }
+
 /* A grid along one axis: position i is destination position phase + i * dst_step. */
 typedef struct cnn_conv_phase {
     int64_t count;

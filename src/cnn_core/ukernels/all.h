@@ -13,6 +13,7 @@
 #include "ukernels/activation_body.h"
 #include "ukernels/conv_body.h"
 #include "ukernels/depthwise_body.h"
+#include "ukernels/depthwise_rows_body.h"
 #include "ukernels/elementwise_body.h"
 #include "ukernels/loss_body.h"
 #include "ukernels/norm_body.h"
@@ -27,6 +28,7 @@ const cnn_kernels CNN_PASTE(cnn_kernels_, CNN_ISA) = {
     .width = VF_WIDTH,
     .conv = CNN_KERNELS_CONV,
     .depthwise = CNN_KERNELS_DEPTHWISE,
+    .depthwise_rows = CNN_KERNELS_DEPTHWISE_ROWS,
     .winograd = CNN_KERNELS_WINOGRAD,
     .norm = CNN_KERNELS_NORM,
     .activation = CNN_KERNELS_ACTIVATION,
