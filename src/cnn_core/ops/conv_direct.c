@@ -1,8 +1,9 @@
 /* Forward and backward data of any convolution, as a matrix product over indirect rows.
  *
  * Destination pixels are cut into blocks whose sources stay in the second-level cache. For a block, the sources of
- * its pixels are found once; then the kernel runs down the panels of output channels, each of which stays in the
- * first-level cache while the register tiles move over the block.
+ * its pixels are found once, through pointers or, with few channels, in a strip (ops/conv_strip.h); then the kernel
+ * runs down the panels of output channels of all groups, each of which stays in the first-level cache while the
+ * register tiles move over the block.
  *
  * Of many pixels and few weights, a task is a block: the weights were packed before, once for all tasks. Of few
  * pixels and many weights, a task is some panels: it packs them for itself, for every block, so that they come out
@@ -10,6 +11,7 @@
 #include "ops/conv.h"
 #include "ops/conv_epilogue.h"
 #include "ops/conv_geometry.h"
+#include "ops/conv_strip.h"
 #include "ops/conv_tiling.h"
 
 /* What a pass is, the same way round for both: out channels are sums over in channels. */
@@ -18,16 +20,20 @@ typedef struct direct_plan {
     int64_t groups, ic, oc; /* channels per group */
     int64_t taps;           /* of the kernel: no phase has more */
     int64_t phases;
-    cnn_conv_panels panels;
+    cnn_conv_panels panels;       /* of a group */
+    int64_t units;                /* panels of all groups */
+    bool stripped;                /* blocks are strips */
+    cnn_conv_strips strips;
     int64_t blocks, block_pixels; /* of each phase; pixels of the largest block */
-    int64_t parts;                /* in which the panels are cut */
+    int64_t parts;                /* in which the units are cut */
     bool by_panels;               /* a task is a part with all blocks; else a part with one block */
     bool packs_all;               /* in the workspace, before the tasks */
-    size_t axes_bytes, zero_bytes, weights_bytes;
-    size_t src_bytes, dst_bytes, addend_bytes, part_bytes; /* of one thread */
+    size_t axes_bytes, zero_bytes, offset_bytes, weights_bytes;
+    size_t strip_bytes, src_bytes, dst_bytes, addend_bytes, part_bytes; /* of one thread */
 } direct_plan;
 
 #define FEW_PIXELS 512
+#define STRIP_PIXELS 512
 #define MANY_WEIGHTS (1 << 20) /* bytes: more than other data leave of the second-level cache */
 #define TOO_MANY_WEIGHTS (64 << 20)
 #define MOST_PART_PANELS 4
@@ -44,13 +50,22 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
         .phases = cnn_conv_phases(conv, pass),
     };
     plan.panels = cnn_conv_panels_of(plan.oc, kernels);
+    plan.units = plan.groups * plan.panels.count;
 
     const int64_t h = back ? cnn_ceil_div(conv->ih, conv->stride[0]) : conv->oh;
     const int64_t w = back ? cnn_ceil_div(conv->iw, conv->stride[1]) : conv->ow;
     const int64_t pixels = conv->n * h * w; /* of the largest phase */
-    /* The taps of a pixel lie in several rows; those of one row are its neighbours' too. */
-    plan.blocks = cnn_ceil_div(pixels, cnn_conv_block_pixels(plan.ic * cnn_min_i64(plan.taps, 3), plan.taps));
-    plan.block_pixels = cnn_ceil_div(pixels, plan.blocks);
+    plan.stripped = !back && cnn_conv_strips_suit(conv);
+    if (plan.stripped) {
+        plan.strips = cnn_conv_strips_of(conv, cnn_max_i64(cnn_min_i64(pixels / CNN_CONV_TASKS, STRIP_PIXELS), 1));
+        plan.blocks = plan.strips.count;
+        plan.block_pixels = plan.strips.most_pixels;
+    } else {
+        /* The taps of a pixel lie in several rows; those of one row are its neighbours' too. */
+        const int64_t floats = plan.ic * plan.groups * cnn_min_i64(plan.taps, 3);
+        plan.blocks = cnn_ceil_div(pixels, cnn_conv_block_pixels(floats, plan.taps));
+        plan.block_pixels = cnn_ceil_div(pixels, plan.blocks);
+    }
 
     const size_t group_bytes =
         cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic), (size_t)plan.panels.padded * sizeof(float));
@@ -58,21 +73,23 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     plan.by_panels =
         (plan.weights_bytes > MANY_WEIGHTS && pixels <= FEW_PIXELS) || plan.weights_bytes > TOO_MANY_WEIGHTS;
     plan.packs_all = !plan.by_panels && !conv->packed;
-    const int64_t panels = plan.phases * plan.groups * plan.panels.count;
     if (plan.by_panels) {
-        const int64_t part = cnn_min_i64(cnn_ceil_div(panels, CNN_CONV_TASKS), MOST_PART_PANELS);
-        plan.parts = cnn_ceil_div(plan.panels.count, part);
+        const int64_t part = cnn_min_i64(cnn_ceil_div(plan.phases * plan.units, CNN_CONV_TASKS), MOST_PART_PANELS);
+        plan.parts = cnn_ceil_div(plan.units, part);
         if (!conv->packed)
             plan.part_bytes = cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic),
                                                           (size_t)(part * plan.panels.width) * sizeof(float)));
     } else {
-        const int64_t tasks = plan.phases * plan.groups * plan.blocks;
-        plan.parts = cnn_min_i64(plan.panels.count, cnn_ceil_div(CNN_CONV_TASKS, tasks));
+        plan.parts = cnn_min_i64(plan.units, cnn_ceil_div(CNN_CONV_TASKS, plan.phases * plan.blocks));
     }
 
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
-    plan.zero_bytes = cnn_float_bytes(plan.ic);
-    const size_t rows = cnn_size_mul((size_t)plan.block_pixels, (size_t)plan.taps);
+    plan.zero_bytes = cnn_float_bytes(plan.groups * plan.ic);
+    if (plan.stripped) {
+        plan.offset_bytes = cnn_size_align(cnn_size_mul((size_t)(plan.taps * plan.ic), sizeof(int64_t)));
+        plan.strip_bytes = plan.strips.bytes;
+    }
+    const size_t rows = cnn_size_mul((size_t)plan.block_pixels, plan.stripped ? 1 : (size_t)plan.taps);
     plan.src_bytes = cnn_size_align(cnn_size_mul(rows, sizeof(float *)));
     plan.dst_bytes = cnn_size_align(cnn_size_mul((size_t)plan.block_pixels, sizeof(float *)));
     plan.addend_bytes = plan.dst_bytes;
@@ -81,15 +98,15 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
 
 static size_t thread_bytes(const direct_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->src_bytes, plan->dst_bytes),
-                        cnn_size_add(plan->addend_bytes, plan->part_bytes));
+    return cnn_size_add(cnn_size_add(plan->strip_bytes, plan->src_bytes),
+                        cnn_size_add(plan->dst_bytes, cnn_size_add(plan->addend_bytes, plan->part_bytes)));
 }
 
 static size_t direct_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     const direct_plan plan = plan_direct(conv, pass, kernels);
     const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
-                                       plan.packs_all ? plan.weights_bytes : 0);
+                                       cnn_size_add(plan.offset_bytes, plan.packs_all ? plan.weights_bytes : 0));
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
@@ -101,7 +118,8 @@ typedef struct direct_job {
     int64_t dst_h, dst_w, dst_c;
     int64_t group_stride, out_stride, in_stride, row_stride, col_stride; /* of call->weights */
     const float *zero;
-    const float *packed; /* [groups][phases][panels][taps][ic][panel row], or NULL: each task packs */
+    int64_t *offset;     /* of strips */
+    const float *packed; /* [phases][groups][panels][taps][ic][panel row], or NULL: each task packs */
     cnn_conv_epilogue epilogue;
     char *scratch; /* of all threads */
 } direct_job;
@@ -163,11 +181,28 @@ static void pack_panels(const direct_job *job, const cnn_conv_grid *grid, int64_
                       to + (p - panel) * panel_size(job->plan, grid));
 }
 
-/* Where the panels of a group and a grid, from `panel` on, begin among all packed weights. */
-static int64_t packed_offset(const direct_job *job, const cnn_conv_grid *grid, int64_t group, int64_t panel)
+/* Where the panels of a grid begin among all packed weights. */
+static int64_t grid_offset(const direct_plan *plan, const cnn_conv_grid *grid)
 {
-    const int64_t taps = group * job->axes.rows.taps * job->axes.cols.taps + grid->first_tap;
-    return taps * job->plan->ic * job->plan->panels.padded + panel * panel_size(job->plan, grid);
+    return grid->first_tap * plan->groups * plan->ic * plan->panels.padded;
+}
+
+/* Where a unit begins among a grid's. */
+static int64_t unit_offset(const direct_plan *plan, const cnn_conv_grid *grid, int64_t unit)
+{
+    const int64_t group = unit / plan->panels.count, panel = unit % plan->panels.count;
+    return group * grid->row_taps * grid->col_taps * plan->ic * plan->panels.padded + panel * panel_size(plan, grid);
+}
+
+/* to = the units [begin, end) of a grid. */
+static void pack_units(const direct_job *job, const cnn_conv_grid *grid, int64_t begin, int64_t end, float *to)
+{
+    const int64_t count = job->plan->panels.count, start = unit_offset(job->plan, grid, begin);
+    for (int64_t unit = begin, group; unit < end; unit = (group + 1) * count) {
+        group = unit / count;
+        pack_panels(job, grid, group, unit % count, cnn_min_i64(count, end - group * count),
+                    to + unit_offset(job->plan, grid, unit) - start);
+    }
 }
 
 typedef struct pack_job {
@@ -181,12 +216,10 @@ static void pack_for_all(void *arg, int64_t task, int32_t thread)
     const pack_job *pack = arg;
     const direct_job *job = pack->direct;
     const direct_plan *plan = job->plan;
-    const int64_t tasks = cnn_ceil_div(plan->panels.count, MOST_PART_PANELS);
-    const int64_t group = task / tasks, begin = task % tasks * MOST_PART_PANELS;
-    const int64_t end = cnn_min_i64(begin + MOST_PART_PANELS, plan->panels.count);
+    const int64_t begin = task * MOST_PART_PANELS, end = cnn_min_i64(begin + MOST_PART_PANELS, plan->units);
     for (int64_t phase = 0; phase < plan->phases; phase++) {
         const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
-        pack_panels(job, &grid, group, begin, end, pack->packed + packed_offset(job, &grid, group, begin));
+        pack_units(job, &grid, begin, end, pack->packed + grid_offset(plan, &grid) + unit_offset(plan, &grid, begin));
     }
 }
 
@@ -195,13 +228,14 @@ static void pack_all(const direct_job *job, float *packed)
     const direct_plan *plan = job->plan;
     pack_job pack = {job, packed};
     cnn_parallel(cnn_useful_threads(job->call->threads, (double)plan->weights_bytes / sizeof(float)),
-                 plan->groups * cnn_ceil_div(plan->panels.count, MOST_PART_PANELS), pack_for_all, &pack);
+                 cnn_ceil_div(plan->units, MOST_PART_PANELS), pack_for_all, &pack);
 }
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------- */
 
 /* A thread's scratch memory. */
 typedef struct direct_scratch {
+    float *strip;
     const float **src;
     float **dst;
     const float **addend;
@@ -212,39 +246,65 @@ static direct_scratch take_scratch(const direct_job *job, int32_t thread)
 {
     const direct_plan *plan = job->plan;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
-    direct_scratch scratch = {.src = cnn_take(&cursor, plan->src_bytes)};
+    direct_scratch scratch = {.strip = cnn_take(&cursor, plan->strip_bytes)};
+    scratch.src = cnn_take(&cursor, plan->src_bytes);
     scratch.dst = cnn_take(&cursor, plan->dst_bytes);
     scratch.addend = cnn_take(&cursor, plan->addend_bytes);
     scratch.part = cnn_take(&cursor, plan->part_bytes);
     return scratch;
 }
 
-/* Computes panels of output channels for one block of a grid's pixels; `packed` holds these panels. */
-static void compute_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid,
-                          int64_t group, int64_t index, int64_t panel, int64_t panel_end, const float *packed)
+/* Finds the sources and destinations of a block; returns its pixels. */
+static int64_t locate_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid,
+                            int64_t index)
 {
     const direct_plan *plan = job->plan;
     const cnn_conv_call *call = job->call;
-    const int64_t all = call->conv->n * grid->h * grid->w, first = cnn_split(all, plan->blocks, index);
-    const int64_t pixels = cnn_split(all, plan->blocks, index + 1) - first;
-    if (pixels == 0) return; /* a phase with fewer pixels than the largest */
-
-    cnn_conv_image image = job->src;
-    image.data += group * plan->ic;
-    const int64_t taps = grid->row_taps * grid->col_taps;
-    const cnn_conv_block block = {.pixels = pixels, .taps = taps, .ic = plan->ic, .src = scratch->src, .dst = scratch->dst};
-    cnn_conv_epilogue epilogue = job->epilogue;
-    cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, call->out, job->dst_c, first, pixels, scratch->dst);
-    if (call->addend != NULL) {
-        for (int64_t p = 0; p < pixels; p++) scratch->addend[p] = call->addend + (scratch->dst[p] - call->out);
-        epilogue.addend = scratch->addend;
+    int64_t first, pixels;
+    if (plan->stripped) {
+        first = cnn_conv_strip_begin(call->conv, &plan->strips, index);
+        pixels = cnn_conv_strip_begin(call->conv, &plan->strips, index + 1) - first;
+        cnn_conv_strip_fill(call->conv, &plan->strips, call->x, index, scratch->strip, scratch->src);
+    } else {
+        const int64_t all = call->conv->n * grid->h * grid->w; /* in some phases fewer than in the largest */
+        first = cnn_split(all, plan->blocks, index);
+        pixels = cnn_split(all, plan->blocks, index + 1) - first;
+        cnn_conv_locate_src(grid, &job->src, job->zero, first, pixels, scratch->src);
     }
-    cnn_conv_locate_src(grid, &image, job->zero, first, pixels, scratch->src);
-    for (int64_t i = panel; i < panel_end; i++, packed += panel_size(plan, grid))
-        call->kernels->conv.forward(&block, packed, &epilogue, group * plan->oc + i * plan->panels.width,
-                                    (int)cnn_conv_panel_channels(&plan->panels, i));
-    cnn_conv_activate_pixels(call, pixels, scratch->dst, job->dst_c, group * plan->oc + panel * plan->panels.width,
-                             cnn_min_i64(plan->oc, panel_end * plan->panels.width) - panel * plan->panels.width);
+    cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, call->out, job->dst_c, first, pixels, scratch->dst);
+    if (call->addend != NULL)
+        for (int64_t p = 0; p < pixels; p++) scratch->addend[p] = call->addend + (scratch->dst[p] - call->out);
+    return pixels;
+}
+
+/* Computes the units [begin, end) for one block of a grid's pixels; `packed` holds them. */
+static void compute_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid,
+                          int64_t index, int64_t begin, int64_t end, const float *packed)
+{
+    const direct_plan *plan = job->plan;
+    const cnn_conv_panels *panels = &plan->panels;
+    const int64_t pixels = locate_block(job, scratch, grid, index);
+    if (pixels == 0) return;
+    const int64_t taps = grid->row_taps * grid->col_taps, start = unit_offset(plan, grid, begin);
+    cnn_conv_block block = {.pixels = pixels, .taps = taps, .ic = plan->ic, .src = scratch->src, .dst = scratch->dst};
+    if (plan->stripped) {
+        block.taps = 1;
+        block.ic = taps * plan->ic;
+        block.offset = job->offset;
+    }
+    cnn_conv_epilogue epilogue = job->epilogue;
+    if (job->call->addend != NULL) epilogue.addend = scratch->addend;
+
+    const int64_t first = begin / panels->count * plan->oc + begin % panels->count * panels->width;
+    int64_t channel = first;
+    for (int64_t unit = begin; unit < end; unit++) {
+        const int channels = (int)cnn_conv_panel_channels(panels, unit % panels->count);
+        block.channel = unit / panels->count * plan->ic;
+        job->call->kernels->conv.forward(&block, packed + unit_offset(plan, grid, unit) - start, &epilogue, channel,
+                                         channels);
+        channel += channels;
+    }
+    cnn_conv_activate_pixels(job->call, pixels, scratch->dst, job->dst_c, first, channel - first);
 }
 
 static void run_part(void *arg, int64_t task, int32_t thread)
@@ -252,22 +312,21 @@ static void run_part(void *arg, int64_t task, int32_t thread)
     const direct_job *job = arg;
     const direct_plan *plan = job->plan;
     const int64_t tasks = plan->by_panels ? 1 : plan->blocks; /* of a part */
-    const int64_t part = task / tasks % plan->parts, rest = task / tasks / plan->parts;
-    const int64_t group = rest % plan->groups, phase = rest / plan->groups;
-    const int64_t begin = cnn_split(plan->panels.count, plan->parts, part);
-    const int64_t end = cnn_split(plan->panels.count, plan->parts, part + 1);
+    const int64_t part = task / tasks % plan->parts, phase = task / tasks / plan->parts;
+    const int64_t begin = cnn_split(plan->units, plan->parts, part);
+    const int64_t end = cnn_split(plan->units, plan->parts, part + 1);
     const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
     const direct_scratch scratch = take_scratch(job, thread);
     const float *packed = scratch.part;
     if (job->packed != NULL)
-        packed = job->packed + packed_offset(job, &grid, group, begin);
+        packed = job->packed + grid_offset(plan, &grid) + unit_offset(plan, &grid, begin);
     else
-        pack_panels(job, &grid, group, begin, end, scratch.part);
+        pack_units(job, &grid, begin, end, scratch.part);
     if (plan->by_panels)
         for (int64_t block = 0; block < plan->blocks; block++)
-            compute_block(job, &scratch, &grid, group, block, begin, end, packed);
+            compute_block(job, &scratch, &grid, block, begin, end, packed);
     else
-        compute_block(job, &scratch, &grid, group, task % tasks, begin, end, packed);
+        compute_block(job, &scratch, &grid, task % tasks, begin, end, packed);
 }
 
 /* What a pass and the packing of its weights have in common. */
@@ -300,7 +359,12 @@ static void run_direct(const cnn_conv_call *call)
     const direct_plan plan = plan_direct(call->conv, call->pass, call->kernels);
     char *cursor = call->workspace;
     direct_job job = begin_job(call, &plan, &cursor);
-    job.zero = cnn_conv_zeros(&cursor, plan.ic);
+    job.zero = cnn_conv_zeros(&cursor, plan.groups * plan.ic);
+    if (plan.stripped) {
+        const cnn_conv_grid grid = cnn_conv_grid_at(&job.axes, 0);
+        job.offset = cnn_take(&cursor, plan.offset_bytes);
+        cnn_conv_strip_offsets(call->conv, &plan.strips, &grid, plan.ic, job.offset);
+    }
     job.packed = call->packed;
     if (plan.packs_all) {
         float *packed = cnn_take(&cursor, plan.weights_bytes);
@@ -309,7 +373,7 @@ static void run_direct(const cnn_conv_call *call)
     }
     job.scratch = cursor;
     cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels)),
-                 plan.phases * plan.groups * plan.parts * (plan.by_panels ? 1 : plan.blocks), run_part, &job);
+                 plan.phases * plan.parts * (plan.by_panels ? 1 : plan.blocks), run_part, &job);
 }
 
 /* Packed weights, and behind them room for the axes while they are packed. */

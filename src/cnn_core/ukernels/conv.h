@@ -23,7 +23,9 @@ typedef struct cnn_conv_epilogue {
 /* The pixels that one call works on. */
 typedef struct cnn_conv_block {
     int64_t pixels, taps, ic;
-    const float *const *src; /* [taps][pixels], each pointing at ic floats */
+    const float *const *src; /* [taps][pixels] */
+    int64_t channel;         /* a tap's ic floats begin so many floats from there */
+    const int64_t *offset;   /* [ic], and lie at these from then on; NULL: one behind the other */
     float *const *dst;       /* [pixels] */
 } cnn_conv_block;
 
@@ -34,11 +36,14 @@ struct cnn_conv_kernels {
     void (*forward)(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
                     int64_t offset, int channels);
 
-    /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset + r] * cols[p][o] for r <
-     * height and o < channels, 1 <= height <= CNN_CONV_ROWS, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2
-     * vectors], as `channels` needs. */
+    /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset + r] * cols[p][o] for r < height
+     * and o < channels, 1 <= height <= CNN_CONV_ROWS, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as
+     * `channels` needs. */
     void (*outer)(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols, int channels,
                   bool add, int64_t stride, float *sums);
+    /* The same of rows[p][offset[r]]. */
+    void (*outer_scattered)(int height, int64_t pixels, const float *const *rows, const int64_t *offset,
+                            const float *cols, int channels, bool add, int64_t stride, float *sums);
 
     /* dst[o] = sum over rows r of src[r * stride + o], o < channels. */
     void (*column_sums)(int64_t rows, int64_t channels, const float *src, int64_t stride, float *dst);

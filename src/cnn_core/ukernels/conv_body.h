@@ -21,9 +21,11 @@ VF_INLINE vf conv_clamp(vf x, vf low, vf high)
     return vf_select(vf_gt(x, high), high, x);
 }
 
-/* One register tile of `rows` pixels by `vectors` vectors of output channels; both are constants in every caller. */
-VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_conv_block *block, int64_t first,
-                                 const float *weights, const cnn_conv_epilogue *epilogue, int64_t offset, int channels)
+/* One register tile of `rows` pixels by `vectors` vectors of output channels; these and `scattered`, whether the block
+ * has offsets, are constants in every caller. */
+VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, const cnn_conv_block *block,
+                                 int64_t first, const float *weights, const cnn_conv_epilogue *epilogue, int64_t offset,
+                                 int channels)
 {
     const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
     vf sum[CNN_CONV_ROWS][2];
@@ -37,12 +39,13 @@ VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_co
     const int64_t ic = block->ic;
     for (int64_t t = 0; t < block->taps; t++) {
         const float *x[CNN_CONV_ROWS];
-        for (int r = 0; r < rows; r++) x[r] = src[r];
+        for (int r = 0; r < rows; r++) x[r] = src[r] + block->channel;
         for (int64_t c = 0; c < ic; c++) {
+            const int64_t at = scattered ? block->offset[c] : c;
             vf w[2];
             for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
             for (int r = 0; r < rows; r++) {
-                const vf value = vf_set1(x[r][c]);
+                const vf value = vf_set1(x[r][at]);
                 for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
             }
             weights += vectors * VF_WIDTH;
@@ -53,7 +56,8 @@ VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_co
         for (int r = 0; r < rows; r++) {
             const float *addend = epilogue->addend[first + r] + offset;
             for (int v = 0; v < vectors; v++)
-                sum[r][v] = vf_add(sum[r][v], conv_load(addend + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
+                sum[r][v] = vf_add(
+                    sum[r][v], conv_load(addend + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
         }
     if (epilogue->clamps) {
         const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
@@ -69,8 +73,9 @@ VF_INLINE void conv_forward_tile(const int rows, const int vectors, const cnn_co
 
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. A
  * tile of few rows would wait for its own sums. */
-VF_INLINE void conv_forward_tiles(const int vectors, const cnn_conv_block *block, const float *weights,
-                                  const cnn_conv_epilogue *epilogue, int64_t offset, int channels)
+VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, const cnn_conv_block *block,
+                                  const float *weights, const cnn_conv_epilogue *epilogue, int64_t offset,
+                                  int channels)
 {
     const int64_t tiles = (block->pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
     const int64_t rows = block->pixels / tiles, higher = block->pixels % tiles;
@@ -78,12 +83,12 @@ VF_INLINE void conv_forward_tiles(const int vectors, const cnn_conv_block *block
     for (int64_t tile = 0; tile < tiles; tile++) {
         const int64_t height = rows + (tile < higher);
         switch (height) {
-        case 6: conv_forward_tile(6, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 5: conv_forward_tile(5, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 4: conv_forward_tile(4, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 3: conv_forward_tile(3, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 2: conv_forward_tile(2, vectors, block, first, weights, epilogue, offset, channels); break;
-        default: conv_forward_tile(1, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 6: conv_forward_tile(scattered, 6, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 5: conv_forward_tile(scattered, 5, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 4: conv_forward_tile(scattered, 4, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 3: conv_forward_tile(scattered, 3, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 2: conv_forward_tile(scattered, 2, vectors, block, first, weights, epilogue, offset, channels); break;
+        default: conv_forward_tile(scattered, 1, vectors, block, first, weights, epilogue, offset, channels); break;
         }
         first += height;
     }
@@ -94,25 +99,35 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
 {
     static const cnn_conv_epilogue none = {.bias = NULL};
     if (epilogue == NULL) epilogue = &none;
-    if (channels > VF_WIDTH)
-        conv_forward_tiles(2, block, weights, epilogue, offset, channels);
-    else
-        conv_forward_tiles(1, block, weights, epilogue, offset, channels);
+    if (block->offset != NULL) {
+        if (channels > VF_WIDTH)
+            conv_forward_tiles(true, 2, block, weights, epilogue, offset, channels);
+        else
+            conv_forward_tiles(true, 1, block, weights, epilogue, offset, channels);
+    } else {
+        if (channels > VF_WIDTH)
+            conv_forward_tiles(false, 2, block, weights, epilogue, offset, channels);
+        else
+            conv_forward_tiles(false, 1, block, weights, epilogue, offset, channels);
+    }
 }
 
 /* An outer product for each pixel: `height` rows by `vectors` vectors of columns. */
 VF_INLINE void conv_outer_tile(const int height, const int vectors, int64_t pixels, const float *const *rows,
-                               int64_t offset, const float *cols, int channels, bool add, int64_t stride, float *sums)
+                               const int64_t *offset, const float *cols, int channels, bool add, int64_t stride,
+                               float *sums)
 {
     vf sum[CNN_CONV_ROWS][2];
-    for (int r = 0; r < height; r++)
+    int64_t at[CNN_CONV_ROWS];
+    for (int r = 0; r < height; r++) {
+        at[r] = offset[r];
         for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
+    }
     for (int64_t p = 0; p < pixels; p++) {
-        const float *row = rows[p] + offset;
         vf col[2];
         for (int v = 0; v < vectors; v++) col[v] = vf_load(cols + v * VF_WIDTH);
         for (int r = 0; r < height; r++) {
-            const vf value = vf_set1(row[r]);
+            const vf value = vf_set1(rows[p][at[r]]);
             for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, col[v], sum[r][v]);
         }
         cols += vectors * VF_WIDTH;
@@ -127,7 +142,8 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, int64_t pixe
 }
 
 VF_INLINE void conv_outer_height(const int vectors, int height, int64_t pixels, const float *const *rows,
-                                 int64_t offset, const float *cols, int channels, bool add, int64_t stride, float *sums)
+                                 const int64_t *offset, const float *cols, int channels, bool add, int64_t stride,
+                                 float *sums)
 {
     switch (height) {
     case 6: conv_outer_tile(6, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
@@ -139,13 +155,21 @@ VF_INLINE void conv_outer_height(const int vectors, int height, int64_t pixels, 
     }
 }
 
-static void conv_outer(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols,
-                       int channels, bool add, int64_t stride, float *sums)
+static void conv_outer_scattered(int height, int64_t pixels, const float *const *rows, const int64_t *offset,
+                                 const float *cols, int channels, bool add, int64_t stride, float *sums)
 {
     if (channels > VF_WIDTH)
         conv_outer_height(2, height, pixels, rows, offset, cols, channels, add, stride, sums);
     else
         conv_outer_height(1, height, pixels, rows, offset, cols, channels, add, stride, sums);
+}
+
+static void conv_outer(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols,
+                       int channels, bool add, int64_t stride, float *sums)
+{
+    int64_t at[CNN_CONV_ROWS];
+    for (int r = 0; r < CNN_CONV_ROWS; r++) at[r] = offset + r;
+    conv_outer_scattered(height, pixels, rows, at, cols, channels, add, stride, sums);
 }
 
 /* Four vectors of channels at a time: as many sums in flight, and every cache line is read whole. */
@@ -174,4 +198,8 @@ static void conv_column_sums(int64_t rows, int64_t channels, const float *src, i
     }
 }
 
-#define CNN_KERNELS_CONV {.forward = conv_forward, .outer = conv_outer, .column_sums = conv_column_sums}
+#define CNN_KERNELS_CONV                                                                                               \
+    {.forward = conv_forward,                                                                                          \
+     .outer = conv_outer,                                                                                              \
+     .outer_scattered = conv_outer_scattered,                                                                          \
+     .column_sums = conv_column_sums}
