@@ -19,7 +19,7 @@ from pycnn.errors import FormatError
 from pycnn.random import manual_seed
 
 if TYPE_CHECKING:
-    from pycnn import callbacks, data, losses, models, optim, regularizers
+    from pycnn import callbacks, data, losses, models, onnx, optim, regularizers, sklearn
     from pycnn._fold import fold_batchnorm
     from pycnn._summary import summary
     from pycnn.plan import Plan, compile
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = cpu_info()["version"]
 
 # What an import of the package need not pay for.
-_LAZY_MODULES = ("callbacks", "data", "losses", "models", "optim", "regularizers", "sklearn")
+_LAZY_MODULES = ("callbacks", "data", "losses", "models", "onnx", "optim", "regularizers", "sklearn")
 _LAZY_NAMES = {
     "Plan": "pycnn.plan",
     "Trainer": "pycnn.trainer",
@@ -72,6 +72,7 @@ __all__ = [
     "manual_seed",
     "models",
     "nn",
+    "onnx",
     "optim",
     "regularizers",
     "save",

@@ -411,6 +411,52 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 
 
 @_on_arrays
+def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Any:
+    """Adds to both ends of the last axes, or takes away where negative: pad (left, right, top, bottom, ...).
+
+    mode: 'constant' adds `value`; 'reflect' mirrors without the edge, 'replicate' repeats the edge, 'circular' goes on
+    at the other end. For zeros around a convolution, the convolution's own padding is faster."""
+    _source(x)
+    amounts = [integer(amount, "pad") for amount in pad]
+    choice(mode, "mode", ("constant", "reflect", "replicate", "circular"))
+    if len(amounts) % 2 or len(amounts) > 2 * x.ndim:
+        raise ValueError(f"pad: got {len(amounts)} numbers, expected two for each of up to {x.ndim} axes")
+    for i in range(len(amounts) // 2):
+        axis = x.ndim - 1 - i
+        before, after = amounts[2 * i : 2 * i + 2]
+        x = _cut(x, axis, max(0, -before), x.shape[axis] - max(0, -after))
+        before, after = max(0, before), max(0, after)
+        if mode == "constant":
+            ends = [np.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), value) for n in (before, after)]
+        else:
+            ends = _continued(x, axis, before, after, mode)
+        pieces = [piece for piece in (ends[0], x, ends[1]) if piece.shape[axis]]
+        x = concat(pieces, axis) if len(pieces) > 1 else x
+    return x
+
+
+def _cut(x: Any, axis: int, first: int, end: int, step: int = 1) -> Any:
+    """x[first:end:step] along axis; with a negative step, end -1 takes element 0 too."""
+    if first == 0 and end == x.shape[axis] and step == 1:
+        return x
+    stop = None if step < 0 and end < 0 else end
+    return x[(slice(None),) * axis + (slice(first, stop, step),)]
+
+
+def _continued(x: Any, axis: int, before: int, after: int, mode: str) -> list[Any]:
+    size = x.shape[axis]
+    most = {"reflect": size - 1, "circular": size, "replicate": math.inf if size else 0}[mode]
+    if max(before, after) > most:
+        raise ValueError(f"pad: got {(before, after)} for {size} elements, expected at most {most} with mode {mode!r}")
+    if mode == "reflect":
+        return [_cut(x, axis, before, 0, -1), _cut(x, axis, size - 2, size - 2 - after, -1)]
+    if mode == "circular":
+        return [_cut(x, axis, size - before, size), _cut(x, axis, 0, after)]
+    ones = [np.ones([n if i == axis else 1 for i in range(x.ndim)]) for n in (before, after)]
+    return [_cut(x, axis, 0, 1) * ones[0], _cut(x, axis, size - 1, size) * ones[1]]
+
+
+@_on_arrays
 def concat(x: Sequence[Any], dim: int = 1) -> Any:
     """Joins tensors along dim; their other sizes agree."""
     tensors = list(x)

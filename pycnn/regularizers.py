@@ -12,11 +12,9 @@ from typing import Any
 
 from pycnn._arguments import real
 from pycnn._core import Segments
-from pycnn.nn import Conv2d, ConvTranspose2d, Linear, Module
+from pycnn.nn import Module
 from pycnn.optim import Optimizer
 from pycnn.parameter import Parameter, StructureEpoch, flat_runs
-
-_WEIGHTED = (Conv2d, ConvTranspose2d, Linear)
 
 Include = str | Callable[[str, Parameter], bool]
 
@@ -80,7 +78,7 @@ class Regularizer:
         if not isinstance(model, Module):
             raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
         if self.include == "weights":
-            parameters = [m.weight for m in model.modules() if isinstance(m, _WEIGHTED)]
+            parameters = [p for m in model.modules() for p in m._weights()]
         elif self.include == "all":
             parameters = list(model.parameters())
         else:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -65,12 +67,19 @@ def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] |
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"metadata: got {name!r}: {type(text).__name__}, expected str: str")
     header, arrays = _layout(model.state_dict(), texts)
+    with replacing(target) as file:
+        file.write(header)
+        for array in arrays:
+            file.write(array.data)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `target`, in one go, if no error comes."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(header)
-            for array in arrays:
-                file.write(array.data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

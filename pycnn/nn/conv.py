@@ -81,6 +81,9 @@ class Conv2d(Module):
     def reset_parameters(self) -> None:
         _default_init(self.weight, self.bias)
 
+    def _weights(self) -> list[Parameter]:
+        return [self.weight]
+
     def forward(self, x: Any) -> Any:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -140,6 +143,9 @@ class ConvTranspose2d(Module):
     def reset_parameters(self) -> None:
         _default_init(self.weight, self.bias)
 
+    def _weights(self) -> list[Parameter]:
+        return [self.weight]
+
     def forward(self, x: Any) -> Any:
         return F.conv_transpose2d(
             x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
@@ -170,6 +176,9 @@ class Linear(Module):
 
     def reset_parameters(self) -> None:
         _default_init(self.weight, self.bias)
+
+    def _weights(self) -> list[Parameter]:
+        return [self.weight]
 
     def forward(self, x: Any) -> Any:
         return F.linear(x, self.weight, self.bias)

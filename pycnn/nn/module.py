@@ -200,6 +200,10 @@ class Module:
         """How many numbers the parameters hold, each parameter counted once."""
         return sum(p.size for p in self.parameters())
 
+    def _weights(self) -> list[Parameter]:
+        """Of this module's own parameters those that multiply in a convolution or a matrix product."""
+        return []
+
     def macs(self, input_shape: tuple[int, ...]) -> int:
         """Multiply-accumulates for one image: for a convolution K^2 N_in N_out H W / groups, H and W of the output.
 
