@@ -88,6 +88,12 @@ static const struct {
     bool (*available)(void);
 } candidates[] = {
     {&cnn_kernels_scalar, always},
+#if defined(CNN_HAVE_NEON)
+    {&cnn_kernels_neon, always},
+#endif
+#if defined(CNN_HAVE_SSE2)
+    {&cnn_kernels_sse2, always},
+#endif
 #if defined(CNN_HAVE_AVX2)
     {&cnn_kernels_avx2, has_avx2},
 #endif

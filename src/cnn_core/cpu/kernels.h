@@ -36,12 +36,11 @@ typedef struct cnn_kernels {
 /* The table for this CPU; NULL, with a message, when CNN_FORCE_ISA asks for what is not there. */
 const cnn_kernels *cnn_kernels_get(void);
 
+/* One for each stub in isa/. The build defines CNN_HAVE_ for those that it compiles: all of its architecture. */
 extern const cnn_kernels cnn_kernels_scalar;
-#if defined(CNN_HAVE_AVX2)
+extern const cnn_kernels cnn_kernels_sse2;
 extern const cnn_kernels cnn_kernels_avx2;
-#endif
-#if defined(CNN_HAVE_AVX512)
 extern const cnn_kernels cnn_kernels_avx512;
-#endif
+extern const cnn_kernels cnn_kernels_neon;
 
 #endif

@@ -143,7 +143,10 @@ static void check_rule(cnn_update update, cnn_dtype dtype, double tolerance)
         CHECK_INT(cnn_update_apply(&update, dtype, SEGMENTS, p.segment, p.state), CNN_OK);
         i = 0;
         for (int s = 0; s < SEGMENTS; s++) {
-            for (int64_t j = 0; j < lengths[s]; j++, i++) worst = fmax(worst, fabs(get(dtype, p.weights, i) - w[i]));
+            for (int64_t j = 0; j < lengths[s]; j++, i++) {
+                const double error = fabs(get(dtype, p.weights, i) - w[i]);
+                if (error > worst || isnan(error)) worst = error;
+            }
             for (int64_t j = 0; j < GUARD; j++, i++) untouched = untouched && get(dtype, p.weights, i) == w[i];
         }
     }

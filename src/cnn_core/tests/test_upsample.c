@@ -40,7 +40,7 @@ static void nearest_agrees_with_reference(void)
 
 static void bilinear_agrees_with_reference(void)
 {
-    random_shapes(CNN_OP_UPSAMPLE_BILINEAR, 2e-6);
+    random_shapes(CNN_OP_UPSAMPLE_BILINEAR, 5e-6); /* hundreds of gradients may meet in one source */
 }
 
 static void gradients_match_central_differences(void)

@@ -1,0 +1,3 @@
+#include "simd/neon.h"
+#define CNN_ISA neon
+#include "ukernels/all.h"
