@@ -26,6 +26,7 @@ INCLUDE_DIRS = [str(CORE / "include"), str(CORE)]
 # isa/<name>.c: the architecture that it is for (None: every one) and its flags, as in src/cnn_core/Makefile.
 ISAS = {
     "scalar": (None, []),
+    "sse2": ("x86_64", []),
     "avx2": ("x86_64", ["-mavx2", "-mfma"]),
     "avx512": ("x86_64", ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]),
     "neon": ("aarch64", []),
