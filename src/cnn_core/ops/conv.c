@@ -1,6 +1,7 @@
 /* Convolution and transposed convolution: what they accept, and which algorithm computes a pass. */
 #include "ops/conv.h"
 #include "ops/check.h"
+#include "ops/epilogue.h"
 #include "ref/ref.h"
 
 /* ---- algorithms -------------------------------------------------------------------------------------------------- */
@@ -185,8 +186,7 @@ static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, con
 static bool fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool backward)
 {
     (void)node;
-    (void)epilogue;
-    return !backward;
+    return !backward || (!epilogue->adds && cnn_epilogue_by_result(epilogue));
 }
 
 /* The two operations differ in which end of the same map is their source. */
@@ -273,7 +273,11 @@ static size_t packed(const cnn_node *node, const direction *d)
 static void pack(const cnn_node *node, void *const *src, void *to, const direction *d)
 {
     const cnn_conv conv = conv_of(node, d);
-    const cnn_conv_call call = {.pass = d->forward, .conv = &conv, .kernels = node->kernels, .threads = cnn_get_num_threads(), .weights = src[1]};
+    const cnn_conv_call call = {.pass = d->forward,
+                                .conv = &conv,
+                                .kernels = node->kernels,
+                                .threads = cnn_get_num_threads(),
+                                .weights = src[1]};
     cnn_conv_pack(&call, to);
 }
 
@@ -281,8 +285,9 @@ static cnn_status backward(const cnn_call *call, const direction *d)
 {
     const cnn_conv conv = conv_of(call->node, d);
     cnn_conv_call pass = begin_call(call, &conv);
-    pass.x = d->transposed ? call->diff_dst : call->src[0];
-    pass.y = d->transposed ? call->src[0] : call->diff_dst;
+    const float *diff_dst = cnn_epilogue_backward(call);
+    pass.x = d->transposed ? diff_dst : call->src[0];
+    pass.y = d->transposed ? call->src[0] : diff_dst;
     pass.weights = call->src[1];
     if (call->diff_src[0] != NULL) {
         pass.pass = d->backward;
@@ -298,7 +303,7 @@ static cnn_status backward(const cnn_call *call, const direction *d)
     }
     if (call->diff_src[2] != NULL) {
         const cnn_image dst = cnn_image_of(&call->node->dst_shape);
-        cnn_conv_bias_backward(call->node->kernels, call->threads, dst.n * dst.h * dst.w, dst.c, call->diff_dst,
+        cnn_conv_bias_backward(call->node->kernels, call->threads, dst.n * dst.h * dst.w, dst.c, diff_dst,
                                call->workspace, call->diff_src[2]);
     }
     return CNN_OK;
@@ -347,6 +352,7 @@ const cnn_op_row cnn_op_conv2d = {
     .optional = SRC(2),
     .keeps_src = SRC(0) | SRC(1),
     .accumulates = SRC(1) | SRC(2),
+    .can_add = SRC(0),
     .infer = infer_conv2d,
     .workspace = conv2d_workspace,
     .forward = conv2d_forward,
@@ -367,6 +373,7 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .optional = SRC(2),
     .keeps_src = SRC(0) | SRC(1),
     .accumulates = SRC(1) | SRC(2),
+    .can_add = SRC(0),
     .infer = infer_conv_transpose2d,
     .workspace = conv_transpose2d_workspace,
     .forward = conv_transpose2d_forward,

@@ -8,6 +8,7 @@
 #include "ops/check.h"
 #include "ops/conv.h"
 #include "ops/conv_epilogue.h"
+#include "ops/epilogue.h"
 #include "ops/transpose.h"
 #include "ref/ref.h"
 
@@ -212,17 +213,18 @@ static cnn_status backward(const cnn_call *call)
 {
     const cnn_node *node = call->node;
     const cnn_conv conv = conv_of(node);
+    const float *diff_dst = cnn_epilogue_backward(call);
     char *cursor = call->workspace;
     const size_t src_bytes = src_rows_bytes(node), dst_bytes = dst_rows_bytes(node);
     float *src_rows = cnn_take(&cursor, src_bytes), *dst_rows = cnn_take(&cursor, dst_bytes);
-    if (dst_bytes > 0) rows_of_image(call->threads, &node->dst_shape, call->diff_dst, dst_rows);
+    if (dst_bytes > 0) rows_of_image(call->threads, &node->dst_shape, diff_dst, dst_rows);
     cnn_conv_call pass = {
         .conv = &conv,
         .kernels = node->kernels,
         .threads = call->threads,
         .workspace = cursor,
         .x = src_bytes > 0 ? src_rows : call->src[0],
-        .y = dst_bytes > 0 ? dst_rows : call->diff_dst,
+        .y = dst_bytes > 0 ? dst_rows : diff_dst,
         .weights = call->src[1],
     };
     if (call->diff_src[1] != NULL) {
@@ -260,7 +262,8 @@ static bool rescale(const cnn_node *node, const void *weights, const double *sca
 /* The addend lies as dst does, and must lie in rows. */
 static bool fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool back)
 {
-    return !back && !(epilogue->adds && is_turned(&node->dst_shape, false));
+    if (back) return !epilogue->adds && cnn_epilogue_by_result(epilogue);
+    return !(epilogue->adds && is_turned(&node->dst_shape, false));
 }
 
 static size_t packed(const cnn_node *node)

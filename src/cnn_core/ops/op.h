@@ -71,7 +71,7 @@ typedef struct cnn_op_row {
     cnn_status (*backward)(const cnn_call *call); /* NULL: gives no gradient */
 
     /* Whether forward (and backward, if asked) of the node can take this epilogue; NULL: it never can. Backward of an
-     * activating node is called with dst, and with diff_src of the addend (`=`). */
+     * activating node is called with dst, with a diff_dst that it may overwrite, and with diff_src of the addend (`=`). */
     bool (*fuses)(const cnn_node *node, const cnn_epilogue *epilogue, bool backward);
     /* What the node would be as an epilogue of the operation before it; nothing at all is an operation that leaves its
      * source as it is. An addition's sources are both of the shape of dst. false, NULL: it is none. */
