@@ -1,5 +1,5 @@
-/* Depthwise convolution: every channel is convolved with a filter of its own, so that vectors run over channels. A task
- * computes a strip of channels for a block of pixels. */
+/* Depthwise convolution of any geometry: every channel is convolved with a filter of its own, so that vectors run over
+ * channels. A task computes a strip of channels for a block of pixels. conv_depthwise_rows.c is faster where it suits. */
 #include "ops/conv.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
@@ -54,7 +54,8 @@ static depthwise_plan plan_depthwise(const cnn_conv *conv, cnn_conv_pass pass, c
 static size_t depthwise_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     const depthwise_plan plan = plan_depthwise(conv, pass, kernels);
-    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes), plan.weights_bytes);
+    const size_t weights_bytes = conv->packed ? 0 : plan.weights_bytes;
+    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes), weights_bytes);
     return cnn_size_add(shared, cnn_size_mul(cnn_size_add(plan.src_bytes, plan.dst_bytes), (size_t)threads));
 }
 
@@ -63,20 +64,10 @@ typedef struct depthwise_job {
     const cnn_conv_call *call;
     cnn_conv_axes axes;
     const float *zero;
-    float *weights; /* [taps by phase][padded]; backward weights: their partial sums, [shares][taps][padded] */
+    const float *weights; /* [taps by phase][padded] */
+    float *sums;          /* backward weights: [shares][taps][padded] */
     char *scratch;
 } depthwise_job;
-
-static depthwise_job begin_job(const cnn_conv_call *call, const depthwise_plan *plan)
-{
-    depthwise_job job = {.plan = plan, .call = call};
-    char *cursor = call->workspace;
-    cnn_conv_axes_make(call->conv, plan->pass, &cursor, &job.axes);
-    job.zero = cnn_conv_zeros(&cursor, plan->channels);
-    job.weights = cnn_take(&cursor, plan->weights_bytes);
-    job.scratch = cursor;
-    return job;
-}
 
 static cnn_depthwise_block strip_block(const depthwise_plan *plan, int64_t strip)
 {
@@ -92,19 +83,48 @@ static char *thread_scratch(const depthwise_job *job, int32_t thread)
 
 /* ---- forward, backward data -------------------------------------------------------------------------------------- */
 
-static void pack(const depthwise_job *job)
+static void pack(const cnn_conv_call *call, const depthwise_plan *plan, const cnn_conv_axes *axes, float *to)
 {
-    const depthwise_plan *plan = job->plan;
-    const int64_t *stride = job->call->conv->weights_stride;
-    float *to = job->weights;
+    const int64_t *stride = call->conv->weights_stride;
     for (int64_t phase = 0; phase < plan->phases; phase++) {
-        const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, phase);
+        const cnn_conv_grid grid = cnn_conv_grid_at(axes, phase);
         for (int64_t r = 0; r < grid.row_taps; r++)
             for (int64_t s = 0; s < grid.col_taps; s++, to += plan->padded) {
-                const float *from = job->call->weights + grid.row_tap[r].k * stride[2] + grid.col_tap[s].k * stride[3];
+                const float *from = call->weights + grid.row_tap[r].k * stride[2] + grid.col_tap[s].k * stride[3];
                 for (int64_t c = 0; c < plan->channels; c++) to[c] = from[c * stride[0]];
                 for (int64_t c = plan->channels; c < plan->padded; c++) to[c] = 0.0f;
             }
+    }
+}
+
+/* The axes are found anew in the first bytes of `packed`, for there is no workspace; the weights follow. */
+static void pack_depthwise(const cnn_conv_call *call, void *packed)
+{
+    const depthwise_plan plan = plan_depthwise(call->conv, call->pass, call->kernels);
+    cnn_conv_axes axes;
+    char *cursor = packed;
+    cnn_conv_axes_make(call->conv, call->pass, &cursor, &axes);
+    pack(call, &plan, &axes, (float *)(void *)cursor);
+}
+
+static size_t packed_bytes(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    const depthwise_plan plan = plan_depthwise(conv, pass, kernels);
+    return cnn_size_add(plan.axes_bytes, plan.weights_bytes);
+}
+
+/* What follows the sums and the bias, while the block is in the cache. */
+static void finish_block(const cnn_conv_call *call, const cnn_depthwise_block *block, float *const *dst)
+{
+    const struct cnn_activation_attributes *a = call->activation;
+    for (int64_t p = 0; p < block->pixels; p++) {
+        float *to = dst[p] + block->first;
+        if (call->addend != NULL) {
+            const cnn_rows sums = {.data = to, .step = 1}, addend = {.data = call->addend + (to - call->out), .step = 1};
+            call->kernels->elementwise.add(1, block->channels, sums, addend, 1.0f, to);
+        }
+        if (a != NULL)
+            call->kernels->activation.forward[a->kind](block->channels, to, to, (float)a->alpha, (float)a->beta);
     }
 }
 
@@ -135,6 +155,7 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     block.taps = grid.row_taps * grid.col_taps;
     block.src = src;
     job->call->kernels->depthwise.forward(&block, job->weights + grid.first_tap * plan->padded, job->call->bias, dst);
+    if (job->call->addend != NULL || job->call->activation != NULL) finish_block(job->call, &block, dst);
 }
 
 /* ---- backward weights -------------------------------------------------------------------------------------------- */
@@ -159,7 +180,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
         block.pixels = cnn_split(plan->pixels, plan->blocks, index + 1) - first;
         cnn_conv_locate_src(&grid, &image, job->zero, first, block.pixels, src);
         job->call->kernels->depthwise.backward_weights(&block, job->call->y + first * plan->channels, plan->channels,
-                                                       index > begin, job->weights + share * block.taps * plan->padded);
+                                                       index > begin, job->sums + share * block.taps * plan->padded);
     }
 }
 
@@ -170,7 +191,7 @@ static void add_shares(const depthwise_job *job)
     const int64_t *stride = job->call->conv->weights_stride;
     const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, 0);
     const int64_t share_size = grid.row_taps * grid.col_taps * plan->padded;
-    const float *sums = job->weights;
+    const float *sums = job->sums;
     for (int64_t r = 0; r < grid.row_taps; r++)
         for (int64_t s = 0; s < grid.col_taps; s++, sums += plan->padded) {
             float *to = job->call->out + grid.row_tap[r].k * stride[2] + grid.col_tap[s].k * stride[3];
@@ -185,15 +206,27 @@ static void add_shares(const depthwise_job *job)
 static void run_depthwise(const cnn_conv_call *call)
 {
     const depthwise_plan plan = plan_depthwise(call->conv, call->pass, call->kernels);
-    depthwise_job job = begin_job(call, &plan);
     const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels));
-    if (call->pass == CNN_CONV_BACKWARD_WEIGHTS) {
+    depthwise_job job = {.plan = &plan, .call = call};
+    char *cursor = call->workspace;
+    cnn_conv_axes_make(call->conv, plan.pass, &cursor, &job.axes);
+    job.zero = cnn_conv_zeros(&cursor, plan.channels);
+    if (plan.pass == CNN_CONV_BACKWARD_WEIGHTS) {
+        job.sums = cnn_take(&cursor, plan.weights_bytes);
+        job.scratch = cursor;
         cnn_parallel(threads, plan.strips * plan.shares, sum_share, &job);
         add_shares(&job);
-    } else {
-        pack(&job);
-        cnn_parallel(threads, plan.phases * plan.strips * plan.blocks, run_block, &job);
+        return;
     }
+    if (call->packed != NULL) {
+        job.weights = (const void *)((const char *)call->packed + plan.axes_bytes);
+    } else {
+        float *weights = cnn_take(&cursor, plan.weights_bytes);
+        pack(call, &plan, &job.axes, weights);
+        job.weights = weights;
+    }
+    job.scratch = cursor;
+    cnn_parallel(threads, plan.phases * plan.strips * plan.blocks, run_block, &job);
 }
 
 static bool depthwise_suits(const cnn_conv *conv, cnn_conv_pass pass)
@@ -207,4 +240,6 @@ const cnn_conv_algorithm cnn_conv_depthwise = {
     .suits = depthwise_suits,
     .workspace = depthwise_workspace,
     .run = run_depthwise,
+    .packed = packed_bytes,
+    .pack = pack_depthwise,
 };

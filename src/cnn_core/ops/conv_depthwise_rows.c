@@ -11,7 +11,7 @@
 
 #define LINE 16 /* channels of a cache line; every vector's width divides it */
 #define STRIP_LINES 4
-#define LEAST_BAND 4 /* rows; neighbouring bands read some rows of src twice */
+#define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
 #define MOST_SHARES 16
 
 typedef struct rows_plan {
@@ -244,17 +244,19 @@ static void add_shares(void *arg, int64_t task, int32_t thread)
     const cnn_conv *conv = job->call->conv;
     const rows_strip strip = strip_at(plan, task);
     const int64_t *stride = conv->weights_stride, width = plan->width, share_size = plan->vectors * width * plan->taps;
+    const int64_t begin = strip.begin * plan->taps, end = cnn_round_up(strip.end, width) * plan->taps;
+    for (int64_t share = 1; share < plan->shares; share++) {
+        const float *sums = job->sums + share * share_size;
+        for (int64_t i = begin; i < end; i++) job->sums[i] += sums[i];
+    }
+    const float *sums = job->sums + begin;
     for (int64_t from = strip.begin; from < strip.end; from += width) {
-        const int64_t c = cnn_min_i64(from, plan->channels - width);
-        const float *sums = job->sums + from * plan->taps;
+        /* What the last vector shares with the one before it, that one has added. */
+        const int64_t c = cnn_min_i64(from, plan->channels - width), first_lane = from - c;
         for (int64_t r = 0; r < conv->kh; r++)
             for (int64_t s = 0; s < conv->kw; s++, sums += width) {
-                float *to = job->call->out + c * stride[0] + r * stride[2] + s * stride[3];
-                for (int64_t lane = from - c; lane < width; lane++) {
-                    float sum = sums[lane];
-                    for (int64_t share = 1; share < plan->shares; share++) sum += sums[share * share_size + lane];
-                    to[lane * stride[0]] += sum;
-                }
+                float *to = job->call->out + from * stride[0] + r * stride[2] + s * stride[3];
+                for (int64_t lane = first_lane; lane < width; lane++, to += stride[0]) *to += sums[lane];
             }
     }
 }
