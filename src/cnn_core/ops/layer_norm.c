@@ -4,8 +4,8 @@
  * its c, h, w are normalized, or all axes, a row is contiguous there, too, if in another order: weights and bias are
  * brought to that order. Where h, w or w alone are, src is brought to row-major, and dst back.
  *
- * Tasks are blocks of rows by segments of a row. A row of one segment is reduced and normalized in one task, while it
- * is in cache; longer rows are reduced in a pass of their own. */
+ * Tasks are blocks of rows by segments of a row. Rows of one segment are reduced and normalized in one task, as many at a
+ * time as the nearest cache holds; longer rows are reduced in a pass of their own. */
 #include <string.h>
 
 #include "ops/norm.h"
@@ -17,7 +17,10 @@ enum {
     SUM_FLOATS = 2048,  /* numbers that are summed in float, and read twice while in the first-level cache */
     MAX_BLOCKS = 64,    /* bounds the partial results, too */
     MIN_BLOCK_ROWS = 8, /* keeps the partial results smaller than src */
-    FLOAT_ROWS = 64     /* rows whose share in the gradient of weights is summed in float */
+    FLOAT_ROWS = 64,    /* rows whose share in the gradient of weights is summed in float: most that are taken at a time */
+    PIECE_FLOATS = 4096, /* numbers taken at a time, if that is more than a row */
+    BAND_FLOATS = 256,       /* weights whose shares are added at a time */
+    STREAM_FLOATS = 1 << 22 /* as in norm_pass.c */
 };
 
 /* How the work is cut; depends on the shape alone. */
@@ -25,6 +28,7 @@ typedef struct cut {
     int64_t rows, width; /* rows of `width` numbers */
     int64_t segments;    /* of a row */
     int64_t blocks, block_rows;
+    int64_t piece; /* rows taken at a time, at most FLOAT_ROWS */
 } cut;
 
 static cut cut_of(const cnn_node *node)
@@ -38,6 +42,7 @@ static cut cut_of(const cnn_node *node)
     c.block_rows = cnn_max_i64(cnn_ceil_div(c.rows, MAX_BLOCKS), SEGMENT / c.width);
     c.block_rows = cnn_max_i64(c.block_rows, MIN_BLOCK_ROWS);
     c.blocks = cnn_ceil_div(c.rows, c.block_rows);
+    c.piece = cnn_min_i64(cnn_max_i64(PIECE_FLOATS / c.width, 1), FLOAT_ROWS);
     return c;
 }
 
@@ -71,6 +76,7 @@ typedef struct run {
     double *partial;         /* [rows][segments][2], of rows longer than a segment; forward: mean, m2; backward: dots */
     float *scratch;          /* [threads][2][segment] */
     double *diff_parameters; /* [blocks][2][width]: weights, bias; NULL where not wanted */
+    bool stream;             /* dst is too large to stay in the caches, and its rows are aligned */
 } run;
 
 /* ---- workspace --------------------------------------------------------------------------------------------------- */
@@ -155,6 +161,13 @@ static run run_of(const cnn_call *call, char **cursor)
     return r;
 }
 
+static bool streams(const run *r)
+{
+    const size_t vector = (size_t)CNN_ALIGNMENT;
+    return r->cut.rows * r->cut.width >= STREAM_FLOATS && (size_t)r->cut.width * sizeof(float) % vector == 0 &&
+           (uintptr_t)r->dst % vector == 0;
+}
+
 static int32_t threads_for(const cnn_call *call, double ns_per_element)
 {
     return cnn_useful_threads(call->threads, ns_per_element * (double)cnn_shape_count(&call->node->dst_shape));
@@ -174,18 +187,29 @@ static double *partial_of(const run *r, int64_t row, int64_t segment)
     return r->partial + (row * r->cut.segments + segment) * 2;
 }
 
-/* xhat = scale (x - mean) + shift, where shift makes up for the rounding of mean to float. */
-typedef struct xhat_map {
-    float mean, scale, shift;
-} xhat_map;
+/* Rows that are taken at a time, and what they have. */
+typedef struct piece {
+    int64_t row, rows;
+    float mean[FLOAT_ROWS], scale[FLOAT_ROWS], shift[FLOAT_ROWS]; /* xhat = scale (x - mean) + shift */
+    float b[FLOAT_ROWS], c[FLOAT_ROWS];                           /* of struct cnn_norm_row_backward */
+} piece;
 
-static xhat_map xhat_map_of(double mean, double inverse_std)
+/* Shift makes up for the rounding of the mean to float. */
+static void set_xhat(piece *p, int64_t i, double mean, double inverse_std)
 {
-    const float rounded = (float)mean;
-    return (xhat_map){rounded, (float)inverse_std, (float)(((double)rounded - mean) * inverse_std)};
+    p->mean[i] = (float)mean;
+    p->scale[i] = (float)inverse_std;
+    p->shift[i] = (float)(((double)p->mean[i] - mean) * inverse_std);
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+/* The pivot is the mean but for rounding; the first moment about it says how far off it is. */
+static cnn_moments moments_about(double count, float pivot, float first, float second)
+{
+    const double off = (double)first / count;
+    return (cnn_moments){count, (double)pivot + off, (double)second - off * (double)first};
+}
 
 static cnn_moments segment_moments(const run *r, int64_t row, int64_t segment)
 {
@@ -194,14 +218,9 @@ static cnn_moments segment_moments(const run *r, int64_t row, int64_t segment)
     const int64_t n = segment_of(r, row, segment, &offset);
     for (int64_t done = 0; done < n; done += SUM_FLOATS) {
         const int64_t count = cnn_min_i64(SUM_FLOATS, n - done);
-        const float *x = r->src + offset + done;
-        const float pivot = r->kernels->row_sum(count, x) / (float)count;
-        float moments[2];
-        r->kernels->row_moments(count, x, pivot, moments);
-        /* The pivot is the mean but for rounding; the first moment about it says how far off it is. */
-        const double off = (double)moments[0] / (double)count;
-        all = cnn_moments_merge(all, (cnn_moments){(double)count, (double)pivot + off,
-                                                   (double)moments[1] - off * (double)moments[0]});
+        float pivot, first, second;
+        r->kernels->row_moments(1, count, r->src + offset + done, &pivot, &first, &second);
+        all = cnn_moments_merge(all, moments_about((double)count, pivot, first, second));
     }
     return all;
 }
@@ -230,24 +249,47 @@ static cnn_moments row_moments(const run *r, int64_t row)
     return all;
 }
 
+/* Saves the statistics of a piece's rows and brings them into the form that the kernel takes. */
+static void reduce_piece(const run *r, piece *p)
+{
+    float first[FLOAT_ROWS], second[FLOAT_ROWS];
+    const bool together = p->rows > 1;
+    if (together)
+        r->kernels->row_moments(p->rows, r->cut.width, r->src + p->row * r->cut.width, p->mean, first, second);
+    for (int64_t i = 0; i < p->rows; i++) {
+        const int64_t row = p->row + i;
+        const cnn_moments moments = together
+                                        ? moments_about((double)r->cut.width, p->mean[i], first[i], second[i])
+                                        : row_moments(r, row);
+        r->mean[row] = moments.mean;
+        r->var[row] = cnn_moments_var(moments);
+        set_xhat(p, i, moments.mean, cnn_norm_inverse_std(r->var[row], r->eps));
+    }
+}
+
 static void forward_task(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
     const run *r = arg;
     const int64_t segment = task % r->cut.segments, begin = task / r->cut.segments * r->cut.block_rows;
     const int64_t end = cnn_min_i64(begin + r->cut.block_rows, r->cut.rows);
-    for (int64_t row = begin; row < end; row++) {
-        const cnn_moments moments = row_moments(r, row);
-        const double var = cnn_moments_var(moments);
-        if (segment == 0) {
-            r->mean[row] = moments.mean;
-            r->var[row] = var;
-        }
-        const xhat_map to_xhat = xhat_map_of(moments.mean, cnn_norm_inverse_std(var, r->eps));
+    piece p;
+    for (p.row = begin; p.row < end; p.row += p.rows) {
+        p.rows = cnn_min_i64(r->cut.piece, end - p.row);
+        reduce_piece(r, &p);
         int64_t offset;
-        const int64_t n = segment_of(r, row, segment, &offset), column = segment * SEGMENT;
-        r->kernels->row_affine(n, r->src + offset, to_xhat.mean, to_xhat.scale, to_xhat.shift, r->weights + column,
-                               r->bias + column, r->dst + offset);
+        const int64_t n = segment_of(r, p.row, segment, &offset), column = segment * SEGMENT;
+        const struct cnn_norm_row_forward f = {.rows = p.rows,
+                                               .n = n,
+                                               .src = r->src + offset,
+                                               .mean = p.mean,
+                                               .scale = p.scale,
+                                               .shift = p.shift,
+                                               .weights = r->weights + column,
+                                               .bias = r->bias + column,
+                                               .stream = r->stream,
+                                               .dst = r->dst + offset};
+        r->kernels->row_forward(&f);
     }
 }
 
@@ -258,6 +300,7 @@ static cnn_status forward(const cnn_call *call)
     r.bias = parameter(call, NORM_BIAS, 0.0f, &cursor);
     r.dst = call->dst;
     if (is_transposed(call->node)) r.src = r.dst = take_rows(call, r.src, &cursor);
+    r.stream = streams(&r);
     const int32_t threads = threads_for(call, 0.5);
     if (r.cut.segments > 1) cnn_parallel(threads, r.cut.rows * r.cut.segments, moments_task, &r);
     cnn_parallel(threads, r.cut.blocks * r.cut.segments, forward_task, &r);
@@ -279,13 +322,12 @@ static dots segment_dots(const run *r, int64_t row, int64_t segment)
     const int64_t n = segment_of(r, row, segment, &offset);
     const float *weights = r->weights + segment * SEGMENT, mean = (float)r->mean[row];
     for (int64_t done = 0; done < n; done += SUM_FLOATS) {
-        float sums[2];
-        r->kernels->row_dots(cnn_min_i64(SUM_FLOATS, n - done), r->src + offset + done, r->diff_dst + offset + done,
-                             weights + done, mean, sums);
-        all.constant += (double)sums[0];
-        all.deviation += (double)sums[1];
+        float sum, dot;
+        r->kernels->row_dots(1, cnn_min_i64(SUM_FLOATS, n - done), r->src + offset + done,
+                             r->diff_dst + offset + done, weights + done, &mean, &sum, &dot);
+        all.constant += (double)sum;
+        all.deviation += (double)dot;
     }
-    all.deviation -= (r->mean[row] - (double)mean) * all.constant; /* the kernel's mean was rounded */
     return all;
 }
 
@@ -311,18 +353,25 @@ static dots row_dots(const run *r, int64_t row)
     return all;
 }
 
-/* diff_src = 1/std (w dy - E[w dy] - xhat E[w dy xhat]),   xhat = (x - mean) / std,   expectations over the row */
-static void segment_gradient(const run *r, int64_t row, int64_t segment, double inverse_std)
+/* b and c of
+ *
+ *   diff_src = 1/std (w dy - E[w dy] - xhat E[w dy xhat]),   xhat = (x - mean) / std,   expectations over the row */
+static void reduce_gradient(const run *r, piece *p)
 {
-    const dots d = row_dots(r, row);
-    const double width = (double)r->cut.width, exact = r->mean[row];
-    const float mean = (float)exact;
-    const double slope = -inverse_std * inverse_std * inverse_std * d.deviation / width;
-    const double constant = -inverse_std * d.constant / width - (exact - (double)mean) * slope;
-    int64_t offset;
-    const int64_t n = segment_of(r, row, segment, &offset);
-    r->kernels->row_gradient(n, r->src + offset, r->diff_dst + offset, r->weights + segment * SEGMENT, mean,
-                             (float)inverse_std, (float)slope, (float)constant, r->dst + offset);
+    float sum[FLOAT_ROWS], dot[FLOAT_ROWS];
+    const bool together = p->rows > 1;
+    const int64_t offset = p->row * r->cut.width;
+    const double width = (double)r->cut.width;
+    if (together)
+        r->kernels->row_dots(p->rows, r->cut.width, r->src + offset, r->diff_dst + offset, r->weights, p->mean, sum, dot);
+    for (int64_t i = 0; i < p->rows; i++) {
+        const dots d = together ? (dots){(double)sum[i], (double)dot[i]} : row_dots(r, p->row + i);
+        const double inverse_std = cnn_norm_inverse_std(r->var[p->row + i], r->eps);
+        /* The kernel's mean was rounded. */
+        const double deviation = d.deviation - (r->mean[p->row + i] - (double)p->mean[i]) * d.constant;
+        p->b[i] = (float)(-inverse_std * inverse_std * deviation / width);
+        p->c[i] = (float)(-inverse_std * d.constant / width);
+    }
 }
 
 /* total += sums, sums = 0 */
@@ -350,18 +399,35 @@ static void backward_task(void *arg, int64_t task, int32_t thread)
         memset(total_dw, 0, (size_t)n * sizeof *total_dw);
         memset(total_db, 0, (size_t)n * sizeof *total_db);
     }
-    for (int64_t row = begin; row < end; row++, offset += r->cut.width) {
-        const double inverse_std = cnn_norm_inverse_std(r->var[row], r->eps);
-        if (r->diff_parameters != NULL) {
-            const xhat_map to_xhat = xhat_map_of(r->mean[row], inverse_std);
-            r->kernels->row_accumulate(n, r->src + offset, r->diff_dst + offset, to_xhat.mean, to_xhat.scale,
-                                       to_xhat.shift, dw, db);
-            if ((row - begin) % FLOAT_ROWS == FLOAT_ROWS - 1 || row == end - 1) {
-                flush(n, dw, total_dw);
-                flush(n, db, total_db);
-            }
+    int64_t summed = 0; /* rows in dw and db */
+    piece p;
+    for (p.row = begin; p.row < end; p.row += p.rows) {
+        p.rows = cnn_min_i64(r->cut.piece, end - p.row);
+        for (int64_t i = 0; i < p.rows; i++)
+            set_xhat(&p, i, r->mean[p.row + i], cnn_norm_inverse_std(r->var[p.row + i], r->eps));
+        if (r->dst != NULL) reduce_gradient(r, &p);
+        (void)segment_of(r, p.row, segment, &offset);
+        const struct cnn_norm_row_backward f = {.rows = p.rows,
+                                                .n = n,
+                                                .src = r->src + offset,
+                                                .diff_dst = r->diff_dst + offset,
+                                                .mean = p.mean,
+                                                .scale = p.scale,
+                                                .shift = p.shift,
+                                                .b = p.b,
+                                                .c = p.c,
+                                                .weights = r->weights + segment * SEGMENT,
+                                                .stream = r->stream,
+                                                .diff_src = r->dst == NULL ? NULL : r->dst + offset,
+                                                .diff_weights = r->diff_parameters == NULL ? NULL : dw,
+                                                .diff_bias = r->diff_parameters == NULL ? NULL : db};
+        r->kernels->row_backward(&f);
+        summed += p.rows;
+        if (r->diff_parameters != NULL && (summed + r->cut.piece > FLOAT_ROWS || p.row + p.rows == end)) {
+            flush(n, dw, total_dw);
+            flush(n, db, total_db);
+            summed = 0;
         }
-        if (r->dst != NULL) segment_gradient(r, row, segment, inverse_std); /* last: it may overwrite diff_dst */
     }
 }
 
@@ -381,13 +447,21 @@ static void add_task(void *arg, int64_t task, int32_t thread)
     const order o = a->order;
     const int64_t matrix = task / a->bands, begin = task % a->bands * a->band;
     const int64_t end = cnn_min_i64(begin + a->band, o.length);
-    for (int64_t i = begin; i < end; i++)
-        for (int64_t c = 0; c < o.channels; c++) {
-            const double *share = a->shares + (matrix * o.length + i) * o.channels + c;
-            double total = 0.0;
-            for (int64_t block = 0; block < a->run->cut.blocks; block++) total += share[block * 2 * a->run->cut.width];
-            a->diff[(matrix * o.channels + c) * o.length + i] += (float)total;
+    float *diff = a->diff + matrix * o.channels * o.length;
+    int64_t i = begin, c = 0;
+    for (int64_t done = begin * o.channels; done < end * o.channels; done += BAND_FLOATS) {
+        const int64_t count = cnn_min_i64(BAND_FLOATS, end * o.channels - done);
+        const double *share = a->shares + matrix * o.length * o.channels + done;
+        double total[BAND_FLOATS] = {0.0};
+        for (int64_t block = 0; block < a->run->cut.blocks; block++, share += 2 * a->run->cut.width)
+            for (int64_t k = 0; k < count; k++) total[k] += share[k];
+        for (int64_t k = 0; k < count; k++) {
+            diff[c * o.length + i] += (float)total[k];
+            if (++c < o.channels) continue;
+            c = 0;
+            i++;
         }
+    }
 }
 
 /* diff += the gradient of source `source`. */
@@ -398,7 +472,7 @@ static void add_shares(const run *r, const cnn_call *call, int32_t source)
                   .shares = r->diff_parameters + (source == NORM_BIAS ? r->cut.width : 0),
                   .order = order_of(call->node, source),
                   .diff = call->diff_src[source]};
-    a.band = cnn_max_i64(SUM_FLOATS / a.order.channels, 1);
+    a.band = cnn_max_i64(BAND_FLOATS / a.order.channels, 1);
     a.bands = cnn_ceil_div(a.order.length, a.band);
     const double work = (double)r->cut.width * (double)r->cut.blocks;
     cnn_parallel(cnn_useful_threads(call->threads, work), a.order.matrices * a.bands, add_task, &a);
@@ -419,6 +493,7 @@ static cnn_status backward(const cnn_call *call)
         r.diff_dst = diff;
         if (r.dst != NULL) r.dst = diff;
     }
+    r.stream = r.dst != NULL && streams(&r);
     const int32_t threads = threads_for(call, 1.0);
     if (r.cut.segments > 1 && r.dst != NULL) cnn_parallel(threads, r.cut.rows * r.cut.segments, dots_task, &r);
     cnn_parallel(threads, r.cut.blocks * r.cut.segments, backward_task, &r);

@@ -1,6 +1,6 @@
 /* Kernels of the normalizations. Two shapes of work:
  *   columns: a dense matrix of rows x width whose columns each have numbers of their own (batch, instance, group);
- *   row:     n contiguous numbers that share theirs, with weights and bias that differ from element to element (layer).
+ *   rows:    n contiguous numbers share theirs, while weights and bias differ from element to element (layer).
  * Everything is taken about a mean before it is multiplied: src may lie far from zero.
  * Sums are float: callers pass at most a few hundred rows, or a few thousand elements, and add the results in double.
  * Outputs get `=` unless the text says `+=`; elementwise kernels may work in place. */
@@ -44,6 +44,24 @@ struct cnn_norm_backward {
     float *diff_src;
 };
 
+/* xhat = scale[i] (src[i][j] - mean[i]) + shift[i], dst[i][j] = xhat weights[j] + bias[j] */
+struct cnn_norm_row_forward {
+    int64_t rows, n;
+    const float *src, *mean, *scale, *shift, *weights, *bias;
+    bool stream; /* past the caches: dst lies aligned to a vector, and so does each row */
+    float *dst;
+};
+
+/* diff_src[i][j] = scale[i] weights[j] diff_dst[i][j] + b[i] xhat + c[i]
+ * diff_weights[j] += sum over i of diff_dst[i][j] xhat, diff_bias[j] += sum over i of diff_dst[i][j] */
+struct cnn_norm_row_backward {
+    int64_t rows, n;
+    const float *src, *diff_dst, *mean, *scale, *shift, *b, *c, *weights;
+    bool stream;                     /* as above, of diff_src */
+    float *diff_src;                 /* NULL: not wanted */
+    float *diff_weights, *diff_bias; /* both NULL: not wanted */
+};
+
 struct cnn_norm_kernels {
     /* sum[j] = sum over i of x[i][j] */
     void (*column_sums)(int64_t rows, int64_t width, const float *x, float *sum);
@@ -59,20 +77,14 @@ struct cnn_norm_kernels {
     /* diff_src[i][j] = scale[j] g[i][j] + b[j] (src[i][j] - mean[j]) + c[j] */
     void (*column_gradient)(const struct cnn_norm_backward *f);
 
-    float (*row_sum)(int64_t n, const float *x);
-    /* out[0] = sum of x - pivot, out[1] = sum of its square */
-    void (*row_moments)(int64_t n, const float *x, float pivot, float out[2]);
+    /* first[i] = sum of x[i] - pivot[i], second[i] = sum of its square; pivot[i] is the mean of x[i], rounded */
+    void (*row_moments)(int64_t rows, int64_t n, const float *x, float *pivot, float *first, float *second);
     /* dst = (scale (src - mean) + shift) weights + bias */
-    void (*row_affine)(int64_t n, const float *src, float mean, float scale, float shift, const float *weights,
-                       const float *bias, float *dst);
-    /* out[0] = sum of w dy, out[1] = sum of w dy (x - mean) */
-    void (*row_dots)(int64_t n, const float *x, const float *dy, const float *weights, float mean, float out[2]);
-    /* dx = a w dy + b (x - mean) + c */
-    void (*row_gradient)(int64_t n, const float *x, const float *dy, const float *weights, float mean, float a, float b,
-                         float c, float *dx);
-    /* dw[j] += dy[j] (scale (x[j] - mean) + shift), db[j] += dy[j] */
-    void (*row_accumulate)(int64_t n, const float *x, const float *dy, float mean, float scale, float shift, float *dw,
-                           float *db);
+    void (*row_forward)(const struct cnn_norm_row_forward *f);
+    /* sum[i] = sum of w dy, dot[i] = sum of w dy (x - mean) */
+    void (*row_dots)(int64_t rows, int64_t n, const float *x, const float *dy, const float *weights, const float *mean,
+                     float *sum, float *dot);
+    void (*row_backward)(const struct cnn_norm_row_backward *f);
 };
 
 #endif

@@ -15,6 +15,15 @@ static inline void norm_store(float *p, vf a, int lanes)
         vf_store_tail(p, a, lanes);
 }
 
+/* A result's way to memory. Whole vectors may go past the caches. */
+VF_INLINE void norm_put(float *p, vf a, int lanes, bool stream)
+{
+    if (stream && lanes == VF_WIDTH)
+        vf_stream(p, a);
+    else
+        norm_store(p, a, lanes);
+}
+
 /* *p += a */
 static inline void norm_add(float *p, vf a, int lanes)
 {
@@ -35,12 +44,12 @@ static inline void norm_add(float *p, vf a, int lanes)
 
 #define NORM_SUMS 4 /* vectors added up side by side, to hide the latency of an addition */
 
-static inline float norm_total(const vf s[NORM_SUMS])
+VF_INLINE float norm_total(const vf s[NORM_SUMS])
 {
     return vf_sum(vf_add(vf_add(s[0], s[1]), vf_add(s[2], s[3])));
 }
 
-static inline void norm_clear_sums(vf s[NORM_SUMS])
+VF_INLINE void norm_clear_sums(vf s[NORM_SUMS])
 {
     for (int k = 0; k < NORM_SUMS; k++) s[k] = vf_zero();
 }
@@ -55,120 +64,146 @@ static inline void norm_clear_sums(vf s[NORM_SUMS])
         if (j_ < (n)) STEP(1, j_, (int)((n)-j_));                                           \
     } while (0)
 
-static float norm_row_sum(int64_t n, const float *x)
+VF_INLINE float norm_row_mean(int64_t n, const float *x)
 {
     vf s[NORM_SUMS];
     norm_clear_sums(s);
 #define STEP(k, j, lanes) s[k] = vf_add(s[k], norm_load(x + (j), lanes))
     NORM_FOR_SUMS(n, STEP);
 #undef STEP
-    return norm_total(s);
+    return norm_total(s) / (float)n;
 }
 
-static inline void norm_row_moments_step(const float *x, vf pivot, vf *first, vf *second, int lanes)
+VF_INLINE void norm_row_moments_step(const float *x, vf pivot, vf *first, vf *second, int lanes)
 {
     const vf d = vf_sub(lanes == VF_WIDTH ? vf_load(x) : vf_load_tail_or(x, lanes, pivot), pivot);
     *first = vf_add(*first, d);
     *second = vf_fmadd(d, d, *second);
 }
 
-static void norm_row_moments(int64_t n, const float *x, float pivot, float out[2])
+static void norm_row_moments(int64_t rows, int64_t n, const float *x, float *pivot, float *first, float *second)
 {
-    const vf center = vf_set1(pivot);
-    vf first[NORM_SUMS], second[NORM_SUMS];
-    norm_clear_sums(first);
-    norm_clear_sums(second);
-#define STEP(k, j, lanes) norm_row_moments_step(x + (j), center, &first[k], &second[k], lanes)
-    NORM_FOR_SUMS(n, STEP);
+    for (int64_t i = 0; i < rows; i++, x += n) {
+        pivot[i] = norm_row_mean(n, x);
+        const vf center = vf_set1(pivot[i]);
+        vf s1[NORM_SUMS], s2[NORM_SUMS];
+        norm_clear_sums(s1);
+        norm_clear_sums(s2);
+#define STEP(k, j, lanes) norm_row_moments_step(x + (j), center, &s1[k], &s2[k], lanes)
+        NORM_FOR_SUMS(n, STEP);
 #undef STEP
-    out[0] = norm_total(first);
-    out[1] = norm_total(second);
+        first[i] = norm_total(s1);
+        second[i] = norm_total(s2);
+    }
 }
 
-static inline void norm_row_affine_step(const float *src, vf mean, vf scale, vf shift, const float *weights,
-                                        const float *bias, float *dst, int lanes)
+static void norm_row_forward(const struct cnn_norm_row_forward *arguments)
 {
-    const vf xhat = vf_fmadd(vf_sub(norm_load(src, lanes), mean), scale, shift);
-    norm_store(dst, vf_fmadd(xhat, norm_load(weights, lanes), norm_load(bias, lanes)), lanes);
-}
-
-static void norm_row_affine(int64_t n, const float *src, float mean, float scale, float shift, const float *weights,
-                            const float *bias, float *dst)
-{
-    const vf m = vf_set1(mean), a = vf_set1(scale), b = vf_set1(shift);
-#define STEP(j, lanes) norm_row_affine_step(src + (j), m, a, b, weights + (j), bias + (j), dst + (j), lanes)
-    NORM_FOR_VECTORS(n, STEP);
+    const struct cnn_norm_row_forward f = *arguments;
+    for (int64_t i = 0; i < f.rows; i++) {
+        const float *src = f.src + i * f.n;
+        float *dst = f.dst + i * f.n;
+        const vf mean = vf_set1(f.mean[i]), scale = vf_set1(f.scale[i]), shift = vf_set1(f.shift[i]);
+#define STEP(j, lanes)                                                                               \
+    do {                                                                                             \
+        const vf xhat = vf_fmadd(vf_sub(norm_load(src + (j), lanes), mean), scale, shift);           \
+        const vf y = vf_fmadd(xhat, norm_load(f.weights + (j), lanes), norm_load(f.bias + (j), lanes)); \
+        norm_put(dst + (j), y, lanes, f.stream);                                                     \
+    } while (0)
+        NORM_FOR_VECTORS(f.n, STEP);
 #undef STEP
+    }
+    if (f.stream) vf_stream_end();
 }
 
 /* Lanes past the end have dy = 0 and add nothing. */
-static inline void norm_row_dots_step(const float *x, const float *dy, const float *weights, vf mean, vf *sum, vf *dot,
-                                      int lanes)
+VF_INLINE void norm_row_dots_step(const float *x, const float *dy, const float *weights, vf mean, vf *sum, vf *dot,
+                                  int lanes)
 {
     const vf g = vf_mul(norm_load(dy, lanes), norm_load(weights, lanes));
     *sum = vf_add(*sum, g);
     *dot = vf_fmadd(g, vf_sub(norm_load(x, lanes), mean), *dot);
 }
 
-static void norm_row_dots(int64_t n, const float *x, const float *dy, const float *weights, float mean, float out[2])
+static void norm_row_dots(int64_t rows, int64_t n, const float *x, const float *dy, const float *weights,
+                          const float *mean, float *sum, float *dot)
 {
-    const vf center = vf_set1(mean);
-    vf sum[NORM_SUMS], dot[NORM_SUMS];
-    norm_clear_sums(sum);
-    norm_clear_sums(dot);
-#define STEP(k, j, lanes) norm_row_dots_step(x + (j), dy + (j), weights + (j), center, &sum[k], &dot[k], lanes)
-    NORM_FOR_SUMS(n, STEP);
+    for (int64_t i = 0; i < rows; i++, x += n, dy += n) {
+        const vf center = vf_set1(mean[i]);
+        vf s[NORM_SUMS], d[NORM_SUMS];
+        norm_clear_sums(s);
+        norm_clear_sums(d);
+#define STEP(k, j, lanes) norm_row_dots_step(x + (j), dy + (j), weights + (j), center, &s[k], &d[k], lanes)
+        NORM_FOR_SUMS(n, STEP);
 #undef STEP
-    out[0] = norm_total(sum);
-    out[1] = norm_total(dot);
+        sum[i] = norm_total(s);
+        dot[i] = norm_total(d);
+    }
 }
 
-static inline void norm_row_gradient_step(const float *x, const float *dy, const float *weights, vf mean, vf a, vf b,
-                                          vf c, float *dx, int lanes)
+/* `rows` rows at a vector of columns; it is a constant where this is inlined. */
+VF_INLINE void norm_row_backward_step(struct cnn_norm_row_backward f, bool data, bool parameters, int rows, int64_t i,
+                                      int64_t j, int lanes)
 {
-    const vf g = vf_mul(norm_load(dy, lanes), norm_load(weights, lanes));
-    norm_store(dx, vf_fmadd(g, a, vf_fmadd(vf_sub(norm_load(x, lanes), mean), b, c)), lanes);
+    const vf w = norm_load(f.weights + j, lanes);
+    vf dw = parameters ? norm_load(f.diff_weights + j, lanes) : vf_zero();
+    vf db = parameters ? norm_load(f.diff_bias + j, lanes) : vf_zero();
+    for (int k = 0; k < rows; k++, i++) {
+        const int64_t at = i * f.n + j;
+        const vf dy = norm_load(f.diff_dst + at, lanes), d = vf_sub(norm_load(f.src + at, lanes), vf_set1(f.mean[i]));
+        const vf scale = vf_set1(f.scale[i]), xhat = vf_fmadd(d, scale, vf_set1(f.shift[i]));
+        if (parameters) {
+            dw = vf_fmadd(dy, xhat, dw);
+            db = vf_add(db, dy);
+        }
+        if (data) {
+            const vf dx = vf_fmadd(vf_mul(dy, w), scale, vf_fmadd(xhat, vf_set1(f.b[i]), vf_set1(f.c[i])));
+            norm_put(f.diff_src + at, dx, lanes, f.stream);
+        }
+    }
+    if (!parameters) return;
+    norm_store(f.diff_weights + j, dw, lanes);
+    norm_store(f.diff_bias + j, db, lanes);
 }
 
-static void norm_row_gradient(int64_t n, const float *x, const float *dy, const float *weights, float mean, float a,
-                              float b, float c, float *dx)
+#define NORM_PAIR 2 /* rows side by side: the gradients of weights and bias are read and written half as often */
+
+VF_INLINE void norm_row_backward_as(struct cnn_norm_row_backward f, bool data, bool parameters)
 {
-    const vf m = vf_set1(mean), va = vf_set1(a), vb = vf_set1(b), vc = vf_set1(c);
-#define STEP(j, lanes) norm_row_gradient_step(x + (j), dy + (j), weights + (j), m, va, vb, vc, dx + (j), lanes)
-    NORM_FOR_VECTORS(n, STEP);
+    int64_t i = 0;
+    for (; i + NORM_PAIR <= f.rows; i += NORM_PAIR) {
+#define STEP(j, lanes) norm_row_backward_step(f, data, parameters, NORM_PAIR, i, j, lanes)
+        NORM_FOR_VECTORS(f.n, STEP);
 #undef STEP
-}
-
-static inline void norm_row_accumulate_step(const float *x, const float *dy, vf mean, vf scale, vf shift, float *dw,
-                                            float *db, int lanes)
-{
-    const vf g = norm_load(dy, lanes);
-    const vf xhat = vf_fmadd(vf_sub(norm_load(x, lanes), mean), scale, shift);
-    norm_store(dw, vf_fmadd(g, xhat, norm_load(dw, lanes)), lanes);
-    norm_add(db, g, lanes);
-}
-
-static void norm_row_accumulate(int64_t n, const float *x, const float *dy, float mean, float scale, float shift,
-                                float *dw, float *db)
-{
-    const vf m = vf_set1(mean), a = vf_set1(scale), b = vf_set1(shift);
-#define STEP(j, lanes) norm_row_accumulate_step(x + (j), dy + (j), m, a, b, dw + (j), db + (j), lanes)
-    NORM_FOR_VECTORS(n, STEP);
+    }
+    for (; i < f.rows; i++) {
+#define STEP(j, lanes) norm_row_backward_step(f, data, parameters, 1, i, j, lanes)
+        NORM_FOR_VECTORS(f.n, STEP);
 #undef STEP
+    }
+}
+
+static void norm_row_backward(const struct cnn_norm_row_backward *f)
+{
+    if (f->diff_src != NULL && f->diff_weights != NULL)
+        norm_row_backward_as(*f, true, true);
+    else if (f->diff_src != NULL)
+        norm_row_backward_as(*f, true, false);
+    else
+        norm_row_backward_as(*f, false, true);
+    if (f->stream) vf_stream_end();
 }
 
 #define CNN_KERNELS_NORM                         \
     {                                            \
         .column_sums = norm_column_sums,         \
         .column_moments = norm_column_moments,   \
-        .column_merge = norm_column_merge,     \
-        .column_forward = norm_column_forward,     \
+        .column_merge = norm_column_merge,       \
+        .column_forward = norm_column_forward,   \
         .column_dots = norm_column_dots,         \
         .column_gradient = norm_column_gradient, \
-        .row_sum = norm_row_sum,                 \
         .row_moments = norm_row_moments,         \
-        .row_affine = norm_row_affine,           \
+        .row_forward = norm_row_forward,         \
         .row_dots = norm_row_dots,               \
-        .row_gradient = norm_row_gradient,       \
-        .row_accumulate = norm_row_accumulate,   \
+        .row_backward = norm_row_backward,       \
     }

@@ -60,15 +60,6 @@ static void norm_column_merge(int64_t width, int64_t rows, const float *pivot, c
     }
 }
 
-/* A result's way to memory. Whole vectors may go past the caches. */
-VF_INLINE void norm_put(float *p, vf a, int lanes, bool stream)
-{
-    if (stream && lanes == VF_WIDTH)
-        vf_stream(p, a);
-    else
-        norm_store(p, a, lanes);
-}
-
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 VF_INLINE vf norm_activate(cnn_norm_activation kind, vf y, vf slope)
