@@ -56,7 +56,7 @@ CNN_API int32_t cnn_abi_version(void);
 
 /* ---- machine ----------------------------------------------------------------------------------------------------- */
 
-/* Chooses the kernels for this CPU, obeying CNN_FORCE_ISA=scalar|avx2. Called by whatever needs it; calling it first lets
+/* Chooses the kernels for this CPU, obeying CNN_FORCE_ISA=scalar|sse2|avx2|avx512|neon. Called by whatever needs it; calling it first lets
  * a program see the error: CNN_UNSUPPORTED when the forced ISA is unknown, not in this build or not in this CPU. */
 CNN_API cnn_status cnn_initialize(void);
 CNN_API const char *cnn_isa(void);             /* the ISA whose kernels run, as "avx2" */
@@ -66,7 +66,7 @@ CNN_API const char *cnn_available_isas(void);  /* those of this build that this 
  * leave, at most the physical cores. Results do not depend on it, to the bit. */
 CNN_API int32_t cnn_get_num_threads(void);
 CNN_API cnn_status cnn_set_num_threads(int32_t num_threads);
-CNN_API const char *cnn_thread_backend(void); /* "openmp" or "serial" */
+CNN_API const char *cnn_thread_backend(void); /* "openmp", "pthreads", "win32" or "serial" */
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 

@@ -24,7 +24,7 @@ static const double per_word = 1.0 / 4294967296.0;
 /* The largest number of the dtype below `high`; rounding may otherwise reach it. */
 static double below(cnn_dtype dtype, double high)
 {
-    if (dtype == CNN_FLOAT64) return nextafter(high, -INFINITY);
+    if (dtype == CNN_FLOAT64) return nextafter(high, -(double)INFINITY);
     const float rounded = (float)high;
     return (double)((double)rounded < high ? rounded : nextafterf(rounded, -INFINITY));
 }

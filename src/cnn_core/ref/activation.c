@@ -66,7 +66,7 @@ static double value(const cnn_attributes *attributes, double x)
     case CNN_HARDSIGMOID: return clamp(x + 3, 0, 6) / 6;
     case CNN_ACTIVATION_COUNT: break;
     }
-    return NAN;
+    return (double)NAN;
 }
 
 /* g f'(x); exactly 0 where f is constant. */
@@ -93,7 +93,7 @@ static double gradient(const cnn_attributes *attributes, double x, double g)
     case CNN_HARDSIGMOID: return x <= -3 || x >= 3 ? 0 : g / 6;
     case CNN_ACTIVATION_COUNT: break;
     }
-    return NAN;
+    return (double)NAN;
 }
 
 #define REAL float

@@ -24,7 +24,7 @@ static double distance(float x, float actual, double expected)
     if (isnan(expected)) return isnan(actual) ? 0.0 : (double)INFINITY;
     if (fabs(expected) > (double)FLT_MAX) return isinf(actual) && (actual > 0.0f) == (expected > 0.0) ? 0.0 : (double)INFINITY;
     if (fabs(expected) < (double)FLT_MIN) return fabsf(actual) <= FLT_MIN ? 0.0 : (double)INFINITY;
-    if (!isfinite(actual)) return INFINITY;
+    if (!isfinite(actual)) return (double)INFINITY;
     int exponent;
     frexp(expected, &exponent);
     return fabs((double)actual - expected) / ldexp(1.0, exponent - FLT_MANT_DIG);

@@ -182,8 +182,8 @@ static inline void norm_draw(norm_run *run, uint64_t seed, double mean, double s
         norm_set(run, run->data[RUNNING_VAR], i, (double)(float)(std * std * (1.0 + fabs(norm_random_number()))));
     if (run->count[NUM_BATCHES] != 0) *(int64_t *)run->data[NUM_BATCHES] = 3;
     norm_fill_random(run, DST, run->diff[DST], 0.0, 1.0);
-    norm_fill(run, DST, run->data[DST], NAN);
-    norm_fill(run, SRC_TENSOR, run->diff[SRC_TENSOR], NAN);
+    norm_fill(run, DST, run->data[DST], (double)NAN);
+    norm_fill(run, SRC_TENSOR, run->diff[SRC_TENSOR], (double)NAN);
     norm_fill(run, WEIGHTS, run->diff[WEIGHTS], before);
     norm_fill(run, BIAS, run->diff[BIAS], before);
 }
@@ -192,8 +192,8 @@ static inline void norm_draw(norm_run *run, uint64_t seed, double mean, double s
 static inline cnn_status norm_compute(norm_run *run, uint64_t seed, double mean, double std, double before)
 {
     norm_draw(run, seed, mean, std, before);
-    norm_fill(run, SRC_TENSOR, run->data[SRC_TENSOR], NAN);
-    norm_fill(run, DST, run->diff[DST], NAN);
+    norm_fill(run, SRC_TENSOR, run->data[SRC_TENSOR], (double)NAN);
+    norm_fill(run, DST, run->diff[DST], (double)NAN);
     cnn_status status = norm_run_once(run);
     norm_draw(run, seed, mean, std, before);
     if (status == CNN_OK) status = norm_run_once(run);

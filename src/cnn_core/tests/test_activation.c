@@ -216,9 +216,9 @@ static void bad_activations_are_refused(void)
         double alpha, beta;
         const char *message;
     } bad[] = {
-        {CNN_LEAKY_RELU, NAN, 0, "negative_slope: got nan"},   {CNN_ELU, INFINITY, 0, "alpha: got inf"},
+        {CNN_LEAKY_RELU, (double)NAN, 0, "negative_slope: got nan"},   {CNN_ELU, (double)INFINITY, 0, "alpha: got inf"},
         {CNN_SOFTPLUS, 0, 20, "beta: got 0, expected a positive"}, {CNN_SOFTPLUS, -1, 20, "beta: got -1"},
-        {CNN_SOFTPLUS, 1, NAN, "threshold: got nan"},          {CNN_ACTIVATION_COUNT, 0, 0, "kind: got 14"},
+        {CNN_SOFTPLUS, 1, (double)NAN, "threshold: got nan"},          {CNN_ACTIVATION_COUNT, 0, 0, "kind: got 14"},
         {(cnn_activation)-1, 0, 0, "kind: got -1"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -203,7 +203,7 @@ static void stays_accurate_far_from_zero(void)
 static double loss_of(norm_run *run)
 {
     double loss = 0.0;
-    if (cnn_context_forward(run->context) != CNN_OK) return NAN;
+    if (cnn_context_forward(run->context) != CNN_OK) return (double)NAN;
     for (int64_t i = 0; i < run->count[DST]; i++)
         loss += norm_get(run, run->data[DST], i) * norm_get(run, run->diff[DST], i);
     return loss;
@@ -251,7 +251,7 @@ static void passes_nan_on(void)
     norm_run run;
     REQUIRE(norm_build(&c, CNN_FLOAT32, false, &run) == CNN_OK);
     norm_draw(&run, 3, 0.0, 1.0, 0.0);
-    norm_set(&run, run.data[SRC_TENSOR], 11 * 5 + 9, NAN); /* a pixel of channel 9 */
+    norm_set(&run, run.data[SRC_TENSOR], 11 * 5 + 9, (double)NAN); /* a pixel of channel 9 */
     REQUIRE(norm_run_once(&run) == CNN_OK);
     for (int64_t i = 0; i < run.count[DST]; i++) {
         CHECK_INT(isnan(norm_get(&run, run.data[DST], i)), i % 11 == 9);

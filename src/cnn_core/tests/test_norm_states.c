@@ -171,11 +171,11 @@ static void refuses_bad_arguments(void)
          "num_batches: got none"},
         {BATCH(1e-5, 0.1), {4, {2, 5, 3, 3}}, NONE, NONE, {1, {5}}, {1, {5}}, {1, {2}}, CNN_INVALID_VALUE,
          "num_batches: got shape (2,)"},
-        {BATCH(1e-5, NAN), {4, {2, 5, 3, 3}}, NONE, NONE, NONE, NONE, NONE, CNN_INVALID_VALUE,
+        {BATCH(1e-5, (double)NAN), {4, {2, 5, 3, 3}}, NONE, NONE, NONE, NONE, NONE, CNN_INVALID_VALUE,
          "momentum: got nan"},
         {BATCH(0.0, 0.1), {4, {2, 5, 3, 3}}, NONE, NONE, NONE, NONE, NONE, CNN_INVALID_VALUE, "eps: got 0"},
         {BATCH(-1e-5, 0.1), {4, {2, 5, 3, 3}}, NONE, NONE, NONE, NONE, NONE, CNN_INVALID_VALUE, "eps: got -1e-05"},
-        {BATCH(INFINITY, 0.1), {4, {2, 5, 3, 3}}, NONE, NONE, NONE, NONE, NONE, CNN_INVALID_VALUE, "eps: got inf"},
+        {BATCH((double)INFINITY, 0.1), {4, {2, 5, 3, 3}}, NONE, NONE, NONE, NONE, NONE, CNN_INVALID_VALUE, "eps: got inf"},
         {CNN_OP_INSTANCE_NORM, {.norm = {.eps = 1e-5, .training = 1}}, {4, {3, 4, 1, 1}}, NONE, NONE, NONE, NONE, NONE,
          CNN_INVALID_VALUE, "x: got shape (3, 4, 1, 1), expected more than 1 spatial element"},
         {CNN_OP_INSTANCE_NORM, {.norm = {.eps = 1e-5}}, {2, {3, 4}}, NONE, NONE, NONE, NONE, NONE, CNN_INVALID_VALUE,
@@ -194,7 +194,7 @@ static void refuses_bad_arguments(void)
          CNN_INVALID_VALUE, "x: got shape (2, 8, 5), expected its last dimensions to be normalized_shape (8, 6)"},
         {CNN_OP_LAYER_NORM, {.norm = {.eps = 1e-5, .axes = 1}}, {2, {2, 8}}, {1, {8}}, {2, {2, 8}}, NONE, NONE, NONE,
          CNN_INVALID_VALUE, "bias: got shape (2, 8), expected (8,)"},
-        {CNN_OP_LAYER_NORM, {.norm = {.eps = NAN, .axes = 1}}, {2, {2, 8}}, NONE, NONE, NONE, NONE, NONE,
+        {CNN_OP_LAYER_NORM, {.norm = {.eps = (double)NAN, .axes = 1}}, {2, {2, 8}}, NONE, NONE, NONE, NONE, NONE,
          CNN_INVALID_VALUE, "eps: got nan"},
     };
 #undef BATCH

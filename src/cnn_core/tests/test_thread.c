@@ -1,17 +1,33 @@
 /* Threads: as many as asked, denormals flushed and restored, work after fork(). */
 #if defined(__linux__)
-#define _GNU_SOURCE /* setenv, fork */
+#define _GNU_SOURCE /* setenv, fork, nanosleep */
 #endif
 
 #include <float.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "tests/test.h"
 #include "thread/thread.h"
+
+#if defined(_WIN32)
+#include <windows.h>
+#else
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#endif
+
+static void rest_a_millisecond(void)
+{
+#if defined(_WIN32)
+    Sleep(1);
+#else
+    (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+#endif
+}
 
 typedef struct meeting {
     atomic_int present, most, wrong;
@@ -27,7 +43,7 @@ static void meet(void *arg, int64_t task, int32_t thread)
     const int here = atomic_fetch_add(&m->present, 1) + 1;
     int most = atomic_load(&m->most);
     while (here > most && !atomic_compare_exchange_weak(&m->most, &most, here)) continue;
-    for (int i = 0; i < 2000 && atomic_load(&m->most) < m->wanted; i++) (void)usleep(1000);
+    for (int i = 0; i < 2000 && atomic_load(&m->most) < m->wanted; i++) rest_a_millisecond();
     atomic_fetch_sub(&m->present, 1);
 }
 
@@ -65,6 +81,38 @@ static void runs_each_task_once(void)
     CHECK_INT(atomic_load(&count[0]), 1);
 }
 
+static void mark_all(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    cnn_parallel(most_threads(), 100, mark, (atomic_int *)arg + 100 * task);
+}
+
+static void regions_nest(void)
+{
+    static atomic_int count[800];
+    cnn_parallel(most_threads(), 8, mark_all, count);
+    int wrong = 0;
+    for (int i = 0; i < 800; i++) wrong += atomic_load(&count[i]) != 1;
+    CHECK_INT(wrong, 0);
+}
+
+static void wait_a_little(void *arg, int64_t task, int32_t thread)
+{
+    (void)arg, (void)thread;
+    if (task % 100 == 0) rest_a_millisecond();
+}
+
+/* Workers that sleep and workers that wait in a loop get their part all the same. */
+static void regions_follow_each_other(void)
+{
+    static atomic_int count[8];
+    for (int round = 0; round < 2000; round++) {
+        cnn_parallel(1 + round % most_threads(), 8, mark, count);
+        if (round % 400 == 0) cnn_parallel(2, 101, wait_a_little, NULL);
+    }
+    for (int i = 0; i < 8; i++) CHECK_INT(atomic_load(&count[i]), 2000);
+}
+
 static void divide_denormal(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
@@ -84,6 +132,24 @@ static void flushes_denormals(void)
     }
 }
 
+#if !defined(_WIN32)
+
+static void *mark_often(void *arg)
+{
+    for (int round = 0; round < 500; round++) cnn_parallel(most_threads(), 8, mark, arg);
+    return NULL;
+}
+
+static void callers_work_side_by_side(void)
+{
+    static atomic_int count[3][8];
+    pthread_t caller[3];
+    for (int i = 0; i < 3; i++) REQUIRE(pthread_create(&caller[i], NULL, mark_often, count[i]) == 0);
+    for (int i = 0; i < 3; i++) REQUIRE(pthread_join(caller[i], NULL) == 0);
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 8; j++) CHECK_INT(atomic_load(&count[i][j]), 500);
+}
+
 /* The child's exit status, or -1 when it had to be killed after ten seconds. */
 static int status_of_child(int (*run)(void))
 {
@@ -92,7 +158,7 @@ static int status_of_child(int (*run)(void))
     for (int i = 0; i < 1000; i++) {
         int status;
         if (waitpid(child, &status, WNOHANG) == child) return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-        (void)usleep(10000);
+        for (int ms = 0; ms < 10; ms++) rest_a_millisecond();
     }
     (void)kill(child, 9);
     (void)waitpid(child, NULL, 0);
@@ -144,6 +210,8 @@ static void obeys_environment(void)
     CHECK_INT(status_of_child(number_from_environment), 0);
 }
 
+#endif
+
 static void sets_thread_count(void)
 {
     CHECK_INT(cnn_set_num_threads(0), CNN_INVALID_VALUE);
@@ -155,7 +223,14 @@ static void sets_thread_count(void)
 
 int main(int argc, char **argv)
 {
-    static const test_case tests[] = {TEST(obeys_environment),   TEST(runs_as_many_as_asked), TEST(runs_each_task_once),
-                                      TEST(flushes_denormals),   TEST(works_after_fork),      TEST(sets_thread_count)};
+    static const test_case tests[] = {
+#if !defined(_WIN32)
+        TEST(obeys_environment), /* first: a process chooses once */
+        TEST(callers_work_side_by_side),
+        TEST(works_after_fork),
+#endif
+        TEST(runs_as_many_as_asked), TEST(runs_each_task_once), TEST(regions_nest),
+        TEST(regions_follow_each_other), TEST(flushes_denormals), TEST(sets_thread_count),
+    };
     return test_main(argc, argv, tests, TEST_COUNT(tests));
 }

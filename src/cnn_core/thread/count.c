@@ -4,7 +4,9 @@
 
 #include "thread/count.h"
 
-#if defined(_OPENMP)
+#include "thread/backend.h"
+
+#if defined(CNN_THREADS_OPENMP) || defined(CNN_THREADS_POOL)
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,8 @@
 #elif defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #else
 #include <unistd.h>
 #endif
@@ -75,23 +79,41 @@ static int32_t quota_cpus(int32_t otherwise)
     return cpus < otherwise ? (int32_t)cpus : otherwise;
 }
 
-static int32_t machine_threads(void)
+int32_t cnn_usable_cpus(void)
 {
     return quota_cpus(allowed_cores());
 }
 
 #elif defined(_WIN32)
 
-static int32_t machine_threads(void)
+/* The cores of which the affinity mask has a CPU, in the process's group of 64 CPUs. */
+int32_t cnn_usable_cpus(void)
 {
-    SYSTEM_INFO info;
-    GetSystemInfo(&info);
-    return (int32_t)info.dwNumberOfProcessors;
+    DWORD_PTR allowed, all;
+    if (!GetProcessAffinityMask(GetCurrentProcess(), &allowed, &all)) return 1;
+    DWORD bytes = 0;
+    (void)GetLogicalProcessorInformation(NULL, &bytes);
+    SYSTEM_LOGICAL_PROCESSOR_INFORMATION *rows = malloc(bytes + 1);
+    int32_t cores = 0;
+    if (rows != NULL && GetLogicalProcessorInformation(rows, &bytes))
+        for (size_t i = 0; i < bytes / sizeof *rows; i++)
+            cores += rows[i].Relationship == RelationProcessorCore && (rows[i].ProcessorMask & allowed) != 0;
+    free(rows);
+    return cores > 0 ? cores : 1;
+}
+
+#elif defined(__APPLE__)
+
+int32_t cnn_usable_cpus(void)
+{
+    int32_t cores = 0;
+    size_t bytes = sizeof cores;
+    return sysctlbyname("hw.physicalcpu", &cores, &bytes, NULL, 0) == 0 && cores > 0 ? cores : 1;
 }
 
 #else
 
-static int32_t machine_threads(void)
+int32_t cnn_usable_cpus(void)
 {
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
     return online < 1 ? 1 : (int32_t)online;
@@ -107,10 +129,15 @@ int32_t cnn_default_threads(void)
         const long n = strtol(asked, &end, 10); /* a list, as "4,2", counts by its first level */
         if (end != asked && n >= 1 && n <= INT32_MAX) return (int32_t)n;
     }
-    return machine_threads();
+    return cnn_usable_cpus();
 }
 
 #else
+
+int32_t cnn_usable_cpus(void)
+{
+    return 1;
+}
 
 int32_t cnn_default_threads(void)
 {

@@ -4,8 +4,10 @@
 
 #include <stdint.h>
 
-/* OMP_NUM_THREADS; else the CPUs that affinity and the cgroup's quota leave, at most one per physical core. At least 1;
- * 1 in a build without threads. */
+/* CPUs that affinity and the cgroup's quota leave, at most one per physical core. At least 1; 1 in a build without threads. */
+int32_t cnn_usable_cpus(void);
+
+/* OMP_NUM_THREADS; else the usable CPUs. */
 int32_t cnn_default_threads(void);
 
 #endif

@@ -1,6 +1,10 @@
 #include "thread/fork.h"
 
-#if defined(_WIN32) || !defined(_OPENMP)
+#include "thread/backend.h"
+
+#if defined(CNN_THREADS_OPENMP)
+
+#if defined(_WIN32)
 
 void cnn_run_forked_or_here(void (*fn)(void *arg), void *arg)
 {
@@ -95,5 +99,7 @@ void cnn_run_forked_or_here(void (*fn)(void *arg), void *arg)
     if (atomic_load_explicit(&forked, memory_order_relaxed) && run_on_helper(fn, arg)) return;
     fn(arg);
 }
+
+#endif
 
 #endif

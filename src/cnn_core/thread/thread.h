@@ -11,7 +11,7 @@
  * keeps results the same, to the bit, at any number of threads. */
 typedef void cnn_task_fn(void *arg, int64_t task, int32_t thread);
 
-/* Calls fn for each task, on at most `threads` threads, and returns when all are done. Denormals are flushed to zero on
+/* Calls fn for each task, on at most `threads` threads, the calling one among them, and returns when all are done. Denormals are flushed to zero on
  * every participant, the caller and the serial path included, and the caller's control register is restored. */
 void cnn_parallel(int32_t threads, int64_t tasks, cnn_task_fn *fn, void *arg);
 
