@@ -339,7 +339,10 @@ static bool conv_transpose2d_rescale(const cnn_node *node, const void *weights, 
 
 static size_t conv_transpose2d_packed(const cnn_node *node) { return packed(node, &transposed); }
 
-static void conv_transpose2d_pack(const cnn_node *node, void *const *src, void *to) { pack(node, src, to, &transposed); }
+static void conv_transpose2d_pack(const cnn_node *node, void *const *src, void *to)
+{
+    pack(node, src, to, &transposed);
+}
 
 static cnn_status conv_transpose2d_forward(const cnn_call *call) { return forward(call, &transposed); }
 

@@ -10,7 +10,7 @@ cnn_conv_epilogue cnn_conv_epilogue_of(const cnn_conv_call *call);
 
 /* rows = activation(rows), if the call has one. */
 void cnn_conv_activate(const cnn_conv_call *call, int64_t count, float *rows);
-/* The same for `channels` channels from `channel` on of pixels `width` channels wide, unless the micro-kernel clamped. */
+/* The same for `channels` channels from `channel` on of pixels `width` channels wide, unless the micro-kernel clamps. */
 void cnn_conv_activate_pixels(const cnn_conv_call *call, int64_t pixels, float *const *dst, int64_t width,
                               int64_t channel, int64_t channels);
 

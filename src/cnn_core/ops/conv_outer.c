@@ -4,15 +4,18 @@
  * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output
  * channels; of a kernel of one tap the other way round, since then the sums lie as the weights do. A task sums a
  * part of the matrix over a share of the pixels, block by block: of a block it packs its column channels once and
- * visits the row channels, six at a time, through pointers. Shares sum into memory of their own, which is added up
+ * visits the row channels, six at a time, through pointers; with few input channels, in a strip (ops/conv_strip.h),
+ * where six rows may belong to several taps. Shares sum into memory of their own, which is added up
  * in order at the end. So the cut, and with it the result, depends on the shape alone. */
 #include <string.h>
 
 #include "ops/conv.h"
 #include "ops/conv_geometry.h"
+#include "ops/conv_strip.h"
 #include "ops/conv_tiling.h"
 
-#define MOST_SHARES 16
+#define STRIP_PIXELS 192
+#define MOST_SHARES CNN_CONV_TASKS
 #define SHARE_PIXELS 512        /* a share smaller than this would take as long to add up */
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
 #define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
@@ -26,15 +29,24 @@ typedef struct outer_plan {
     bool pointwise; /* one tap: rows are output channels */
     bool in_place;  /* a single share whose sums lie as the weights do: it adds to diff_weights itself */
     bool copy;
+    bool stripped; /* blocks are strips */
+    cnn_conv_strips strips;
     int64_t groups, taps;
     int64_t row_channels; /* per group and tap */
     cnn_conv_panels cols;
     int64_t pixels, blocks, block_pixels;
     int64_t shares;               /* of the pixels */
     int64_t row_parts, col_parts; /* of the matrix */
-    size_t axes_bytes, zero_bytes, sums_bytes;
-    size_t row_bytes, col_bytes, packed_bytes, tile_bytes; /* of one thread */
+    size_t axes_bytes, zero_bytes, offset_bytes, sums_bytes;
+    size_t strip_bytes, row_bytes, col_bytes, packed_bytes, tile_bytes; /* of one thread */
 } outer_plan;
+
+/* Of a matrix of so many taps. Rows of a tile lie in one pixel each, unless that is a window of a strip. */
+static int64_t count_tiles(const outer_plan *plan, int64_t taps)
+{
+    return plan->stripped ? cnn_ceil_div(taps * plan->row_channels, CNN_CONV_ROWS)
+                          : taps * cnn_ceil_div(plan->row_channels, CNN_CONV_ROWS);
+}
 
 static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
 {
@@ -47,11 +59,19 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.pointwise = plan.taps == 1;
     plan.row_channels = plan.pointwise ? oc : ic;
     plan.cols = cnn_conv_panels_of(plan.pointwise ? ic : oc, kernels);
-    plan.copy = (plan.pointwise ? conv->oc : conv->ic) >= COPY_FROM_CHANNELS && plan.cols.count >= COPY_FROM_PANELS;
+    plan.stripped = plan.groups == 1 && cnn_conv_strips_suit(conv);
+    plan.copy = !plan.stripped && (plan.pointwise ? conv->oc : conv->ic) >= COPY_FROM_CHANNELS &&
+                plan.cols.count >= COPY_FROM_PANELS;
 
-    const int64_t floats = plan.row_channels * cnn_min_i64(plan.taps, 3) + plan.cols.padded;
-    plan.blocks = cnn_ceil_div(plan.pixels, cnn_conv_block_pixels(floats, plan.taps));
-    plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
+    if (plan.stripped) {
+        plan.strips = cnn_conv_strips_of(conv, STRIP_PIXELS);
+        plan.blocks = plan.strips.count;
+        plan.block_pixels = plan.strips.most_pixels;
+    } else {
+        const int64_t floats = plan.row_channels * cnn_min_i64(plan.taps, 3) + plan.cols.padded;
+        plan.blocks = cnn_ceil_div(plan.pixels, cnn_conv_block_pixels(floats, plan.taps));
+        plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
+    }
 
     const size_t share_bytes =
         cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)(plan.groups * plan.taps), (size_t)plan.row_channels),
@@ -66,7 +86,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
     /* As many parts as make enough tasks, or as keep a part's sums in the cache. Cutting the columns costs little,
      * but for copying the rows again; cutting the rows packs the columns again, and should leave some rows to do
      * with them. */
-    const int64_t tiles = plan.taps * cnn_ceil_div(plan.row_channels, CNN_CONV_ROWS);
+    const int64_t tiles = count_tiles(&plan, plan.taps);
     const int64_t wanted = cnn_ceil_div(CNN_CONV_TASKS, plan.groups * plan.shares);
     const int64_t cached = cnn_ceil_div((int64_t)share_bytes / plan.groups, PART_BYTES);
     plan.col_parts = cnn_min_i64(wanted, cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1));
@@ -74,7 +94,12 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
         cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts), cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), tiles / 8));
     plan.row_parts = cnn_max_i64(cnn_min_i64(plan.row_parts, tiles), 1);
 
-    const size_t pixels = (size_t)plan.block_pixels, pointers = cnn_size_mul(pixels, (size_t)plan.taps);
+    const size_t pixels = (size_t)plan.block_pixels;
+    const size_t pointers = cnn_size_mul(pixels, plan.stripped ? 1 : (size_t)plan.taps);
+    if (plan.stripped) {
+        plan.offset_bytes = cnn_size_align(cnn_size_mul((size_t)(plan.taps * ic), sizeof(int64_t)));
+        plan.strip_bytes = plan.strips.bytes;
+    }
     plan.axes_bytes = cnn_conv_axes_bytes(conv, CNN_CONV_FORWARD);
     plan.zero_bytes = cnn_float_bytes(ic);
     plan.row_bytes = cnn_size_align(cnn_size_mul(pointers, sizeof(float *)));
@@ -86,7 +111,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
 
 static size_t thread_bytes(const outer_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->row_bytes, plan->col_bytes),
+    return cnn_size_add(cnn_size_add(plan->strip_bytes, cnn_size_add(plan->row_bytes, plan->col_bytes)),
                         cnn_size_add(plan->packed_bytes, plan->tile_bytes));
 }
 
@@ -94,7 +119,8 @@ static size_t outer_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cn
 {
     (void)pass;
     const outer_plan plan = plan_outer(conv, kernels);
-    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes), plan.sums_bytes);
+    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
+                                       cnn_size_add(plan.offset_bytes, plan.sums_bytes));
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
@@ -104,6 +130,7 @@ typedef struct outer_job {
     cnn_conv_grid grid;
     int64_t taps; /* of the grid */
     const float *zero;
+    int64_t *offset; /* of strips */
     float *sums; /* [shares][groups][panels][taps][ic][panel row]; pointwise: [shares][groups][oc][ic] */
     char *scratch;
 } outer_job;
@@ -126,7 +153,8 @@ static float *panel_sums(const outer_job *job, int64_t share, int64_t group, int
 /* A block's pixels as the kernel reads them. */
 typedef struct outer_block {
     int64_t pixels;
-    const float **rows;       /* [taps][pixels] */
+    float *strip;
+    const float **rows;       /* [taps][pixels]; the windows of a strip: [pixels] */
     const float **cols;       /* [pixels] */
     int64_t panel, panel_end; /* the columns packed */
     float *packed;            /* [panels][pixels][panel row] */
@@ -138,7 +166,8 @@ static outer_block take_block(const outer_job *job, int32_t thread)
 {
     const outer_plan *plan = job->plan;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
-    outer_block block = {.rows = cnn_take(&cursor, plan->row_bytes)};
+    outer_block block = {.strip = cnn_take(&cursor, plan->strip_bytes)};
+    block.rows = cnn_take(&cursor, plan->row_bytes);
     block.cols = cnn_take(&cursor, plan->col_bytes);
     block.packed = cnn_take(&cursor, plan->packed_bytes);
     if (plan->copy) {
@@ -149,16 +178,39 @@ static outer_block take_block(const outer_job *job, int32_t thread)
     return block;
 }
 
-static void locate_block(const outer_job *job, int64_t group, int64_t first, outer_block *block)
+/* The first pixel of a block. */
+static int64_t block_begin(const outer_job *job, int64_t index)
+{
+    return job->plan->stripped ? cnn_conv_strip_begin(job->call->conv, &job->plan->strips, index)
+                               : cnn_split(job->plan->pixels, job->plan->blocks, index);
+}
+
+static void locate_block(const outer_job *job, int64_t group, int64_t index, outer_block *block)
 {
     const outer_plan *plan = job->plan;
     const cnn_conv *conv = job->call->conv;
-    const int64_t ic = conv->ic / conv->groups, pixels = block->pixels;
+    const int64_t first = block_begin(job, index), pixels = block_begin(job, index + 1) - first;
+    const int64_t ic = conv->ic / conv->groups;
+    block->pixels = pixels;
     const cnn_conv_image x = {job->call->x + group * ic, conv->ih, conv->iw, conv->ic};
     const float *y = job->call->y + first * conv->oc + group * (conv->oc / conv->groups);
     const float **y_pixels = plan->pointwise ? block->rows : block->cols;
     for (int64_t p = 0; p < pixels; p++) y_pixels[p] = y + p * conv->oc;
-    cnn_conv_locate_src(&job->grid, &x, job->zero, first, pixels, plan->pointwise ? block->cols : block->rows);
+    if (plan->stripped)
+        cnn_conv_strip_fill(conv, &plan->strips, job->call->x, index, block->strip, block->rows);
+    else
+        cnn_conv_locate_src(&job->grid, &x, job->zero, first, pixels, plan->pointwise ? block->cols : block->rows);
+}
+
+/* A panel's row; lengths that the compiler knows need no call. */
+static inline void copy_row(const float *from, int64_t width, float *to)
+{
+    if (width == 16)
+        memcpy(to, from, 16 * sizeof *to);
+    else if (width == 32)
+        memcpy(to, from, 32 * sizeof *to);
+    else
+        for (int64_t i = 0; i < width; i++) to[i] = from[i];
 }
 
 static void pack_cols(const cnn_conv_panels *panels, const outer_block *block)
@@ -167,8 +219,8 @@ static void pack_cols(const cnn_conv_panels *panels, const outer_block *block)
     const int64_t whole = cnn_min_i64(panels->oc / width, block->panel_end);
     for (int64_t p = 0; p < pixels; p++)
         for (int64_t panel = block->panel; panel < whole; panel++)
-            memcpy(block->packed + ((panel - block->panel) * pixels + p) * width, block->cols[p] + panel * width,
-                   (size_t)width * sizeof(float));
+            copy_row(block->cols[p] + panel * width, width,
+                     block->packed + ((panel - block->panel) * pixels + p) * width);
     if (whole == block->panel_end) return;
     const int64_t channels = cnn_conv_panel_channels(panels, whole), row = cnn_conv_panel_row(panels, whole);
     float *to = block->packed + (whole - block->panel) * pixels * width;
@@ -190,32 +242,47 @@ static void copy_tile(const float *const *rows, int64_t channel, int height, int
         for (int r = 0; r < height; r++) to[p * CNN_CONV_ROWS + r] = rows[p][channel + r];
 }
 
+/* Some rows of the matrix, and where a block holds them. */
+typedef struct outer_tile {
+    int64_t row;
+    int height;
+    const float *const *src;
+    int64_t offset[CNN_CONV_ROWS];
+} outer_tile;
+
+static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t index)
+{
+    const outer_plan *plan = job->plan;
+    const int64_t rows = plan->stripped ? job->taps * plan->row_channels : plan->row_channels; /* that share tiles */
+    const int64_t tiles = cnn_ceil_div(rows, CNN_CONV_ROWS), tap = index / tiles;
+    const int64_t first = cnn_split(rows, tiles, index % tiles);
+    outer_tile tile = {.row = tap * rows + first, .height = (int)(cnn_split(rows, tiles, index % tiles + 1) - first)};
+    tile.src = block->rows + tap * block->pixels;
+    for (int r = 0; r < tile.height; r++)
+        tile.offset[r] = plan->stripped ? job->offset[first + r] : plan->copy ? r : first + r;
+    if (plan->copy) {
+        copy_tile(tile.src, first, tile.height, block->pixels, block->tile);
+        tile.src = block->tile_rows;
+    }
+    return tile;
+}
+
 /* Adds one block to the part's sums. */
 static void sum_block(const outer_job *job, outer_block *block, int64_t share, int64_t group, int64_t row_part,
                       bool add)
 {
     const outer_plan *plan = job->plan;
-    const int64_t tap_tiles = cnn_ceil_div(plan->row_channels, CNN_CONV_ROWS), tiles = job->taps * tap_tiles;
-    const int64_t last = cnn_split(tiles, plan->row_parts, row_part + 1);
-    for (int64_t tile = cnn_split(tiles, plan->row_parts, row_part); tile < last; tile++) {
-        const int64_t tap = tile / tap_tiles;
-        int64_t channel = cnn_split(plan->row_channels, tap_tiles, tile % tap_tiles);
-        const int height = (int)(cnn_split(plan->row_channels, tap_tiles, tile % tap_tiles + 1) - channel);
-        const int64_t row = tap * plan->row_channels + channel;
-        const float *const *rows = block->rows + tap * block->pixels;
-        if (plan->copy) {
-            copy_tile(rows, channel, height, block->pixels, block->tile);
-            rows = block->tile_rows;
-            channel = 0;
-        }
+    const int64_t tiles = count_tiles(plan, job->taps), last = cnn_split(tiles, plan->row_parts, row_part + 1);
+    for (int64_t index = cnn_split(tiles, plan->row_parts, row_part); index < last; index++) {
+        const outer_tile tile = tile_at(job, block, index);
         const float *cols = block->packed;
         for (int64_t panel = block->panel; panel < block->panel_end;
              panel++, cols += block->pixels * plan->cols.width) {
             int64_t stride;
             float *sums = panel_sums(job, share, group, panel, &stride);
-            job->call->kernels->conv.outer(height, block->pixels, rows, channel, cols,
-                                           (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
-                                           sums + row * stride);
+            job->call->kernels->conv.outer_scattered(tile.height, block->pixels, tile.src, tile.offset, cols,
+                                                     (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
+                                                     sums + tile.row * stride);
         }
     }
 }
@@ -236,9 +303,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     const int64_t begin = cnn_split(plan->blocks, plan->shares, share);
     const int64_t end = cnn_split(plan->blocks, plan->shares, share + 1);
     for (int64_t b = begin; b < end; b++) {
-        const int64_t first = cnn_split(plan->pixels, plan->blocks, b);
-        block.pixels = cnn_split(plan->pixels, plan->blocks, b + 1) - first;
-        locate_block(job, group, first, &block);
+        locate_block(job, group, b, &block);
         pack_cols(&plan->cols, &block);
         sum_block(job, &block, share, group, row_part, plan->in_place || b > begin);
     }
@@ -304,17 +369,20 @@ static void run_outer(const cnn_conv_call *call)
     cnn_conv_axes_make(conv, CNN_CONV_FORWARD, &cursor, &axes);
     const int64_t ic = conv->ic / conv->groups;
     const float *zero = cnn_conv_zeros(&cursor, ic);
+    int64_t *offset = cnn_take(&cursor, plan.offset_bytes);
     float *sums = cnn_take(&cursor, plan.sums_bytes);
     outer_job job = {
         .plan = &plan,
         .call = call,
         .grid = cnn_conv_grid_at(&axes, 0),
         .zero = zero,
+        .offset = offset,
         .sums = plan.in_place ? call->out : sums,
         .scratch = cursor,
     };
     job.taps = job.grid.row_taps * job.grid.col_taps;
     if (job.taps == 0 || ic == 0) return;
+    if (plan.stripped) cnn_conv_strip_offsets(conv, &plan.strips, &job.grid, ic, offset);
     const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(conv, call->kernels));
     cnn_parallel(threads, plan.groups * plan.shares * plan.row_parts * plan.col_parts, sum_share, &job);
     if (!plan.pointwise)

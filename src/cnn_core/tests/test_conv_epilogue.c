@@ -37,7 +37,8 @@ static float *random_floats(int64_t count)
 
 static cnn_conv conv_of(const epilogue_case *c)
 {
-    cnn_conv conv = {.n = c->n, .groups = c->groups, .ic = c->ic, .ih = c->ih, .iw = c->iw, .oc = c->oc, .kh = c->k, .kw = c->k};
+    cnn_conv conv = {.n = c->n, .groups = c->groups, .ic = c->ic, .ih = c->ih, .iw = c->iw, .oc = c->oc};
+    conv.kh = conv.kw = c->k;
     for (int i = 0; i < 2; i++) {
         conv.stride[i] = c->stride;
         conv.dilation[i] = c->dilation;
@@ -71,8 +72,8 @@ static bool are_same(const epilogue_case *c, const char *what, const float *a, c
 {
     for (int64_t i = 0; i < count; i++) {
         if (isnan(a[i]) ? isnan(b[i]) : a[i] == b[i] || fabsf(a[i] - b[i]) < 1e-35f) continue;
-        fprintf(stderr, "case %d, %s: [%lld] is %.9g, expected %.9g\n", (int)(c - cases), what, (long long)i, (double)a[i],
-                (double)b[i]);
+        fprintf(stderr, "case %d, %s: [%lld] is %.9g, expected %.9g\n", (int)(c - cases), what, (long long)i,
+                (double)a[i], (double)b[i]);
         return false;
     }
     return true;
@@ -89,7 +90,8 @@ static void check_case(const epilogue_case *c)
     float *plain = random_floats(count), *out = random_floats(count);
     addend[count / 2] = NAN;
     const cnn_kernels *kernels = cnn_kernels_get();
-    cnn_conv_call call = {.pass = c->pass, .conv = &conv, .kernels = kernels, .threads = 1, .weights = weights, .bias = bias};
+    cnn_conv_call call = {
+        .pass = c->pass, .conv = &conv, .kernels = kernels, .threads = 1, .weights = weights, .bias = bias};
     *(back ? &call.y : &call.x) = src;
     run(call, plain);
 
