@@ -8,6 +8,11 @@
 
 /* Counters are encrypted side by side, one a lane, in a loop that compilers turn into vector code. */
 #define CNN_PHILOX_LANES 16
+/* Philox's multipliers, and what a round adds to the key. */
+#define CNN_PHILOX_FACTOR0 UINT32_C(0xD2511F53)
+#define CNN_PHILOX_FACTOR1 UINT32_C(0xCD9E8D57)
+#define CNN_PHILOX_STEP0 UINT32_C(0x9E3779B9)
+#define CNN_PHILOX_STEP1 UINT32_C(0xBB67AE85)
 
 /* Replaces the four words of each lane's counter by four random words. */
 static inline void cnn_philox(uint32_t word[4][CNN_PHILOX_LANES], uint64_t key)
@@ -16,14 +21,14 @@ static inline void cnn_philox(uint32_t word[4][CNN_PHILOX_LANES], uint64_t key)
         uint32_t w0 = word[0][lane], w1 = word[1][lane], w2 = word[2][lane], w3 = word[3][lane];
         uint32_t key0 = (uint32_t)key, key1 = (uint32_t)(key >> 32);
         for (int round = 0; round < 10; round++) {
-            const uint64_t product0 = (uint64_t)w0 * UINT32_C(0xD2511F53);
-            const uint64_t product1 = (uint64_t)w2 * UINT32_C(0xCD9E8D57);
+            const uint64_t product0 = (uint64_t)w0 * CNN_PHILOX_FACTOR0;
+            const uint64_t product1 = (uint64_t)w2 * CNN_PHILOX_FACTOR1;
             w0 = (uint32_t)(product1 >> 32) ^ w1 ^ key0;
             w1 = (uint32_t)product1;
             w2 = (uint32_t)(product0 >> 32) ^ w3 ^ key1;
             w3 = (uint32_t)product0;
-            key0 += UINT32_C(0x9E3779B9);
-            key1 += UINT32_C(0xBB67AE85);
+            key0 += CNN_PHILOX_STEP0;
+            key1 += CNN_PHILOX_STEP1;
         }
         word[0][lane] = w0, word[1][lane] = w1, word[2][lane] = w2, word[3][lane] = w3;
     }

@@ -123,6 +123,8 @@ cnn_status cnn_graph_apply(cnn_graph *graph, cnn_op op, const cnn_attributes *at
     cnn_step *step = &graph->steps[graph->num_steps]; /* counted only once everything about it is right */
     memset(step, 0, sizeof *step);
     step->node.row = cnn_op_table[op];
+    step->node.keeps_src = step->node.row->keeps_src;
+    step->node.keeps_dst = step->node.row->keeps_dst;
     step->node.kernels = cnn_kernels_get();
     step->node.dtype = graph->dtype;
     step->node.id = (uint64_t)graph->num_steps;

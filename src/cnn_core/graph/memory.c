@@ -28,7 +28,7 @@ static int32_t last_read(const cnn_plan *plan, cnn_value value)
         for (int32_t i = 0; i < step->node.num_sources; i++) {
             if (step->source[i] != value) continue;
             if (forward_time(s) > last) last = forward_time(s);
-            read_back = read_back || (step->node.row->keeps_src & SRC(i)) != 0;
+            read_back = read_back || (step->node.keeps_src & SRC(i)) != 0;
         }
         if (read_back && plan->steps[s].backward && backward_time(graph, s) > last) last = backward_time(graph, s);
     }

@@ -73,7 +73,7 @@ static void plan_kept(cnn_plan *plan)
         if (!plan->steps[s].backward) continue;
         const cnn_step *step = &plan->graph.steps[s];
         for (int32_t i = 0; i < step->node.num_sources; i++)
-            if (step->node.present[i] && (step->node.row->keeps_src & SRC(i))) plan->values[step->source[i]].kept = true;
+            if (step->node.present[i] && (step->node.keeps_src & SRC(i))) plan->values[step->source[i]].kept = true;
         if (cnn_node_keeps_dst(&step->node)) plan->values[step->result].kept = true;
     }
 }

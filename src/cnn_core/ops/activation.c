@@ -46,57 +46,79 @@ static cnn_status activation_infer(cnn_node *node)
         return cnn_fail(CNN_INVALID_VALUE, "beta: got %g, expected a positive number", alpha);
     CNN_TRY(cnn_check_elementwise(node));
     node->dst_shape = node->src_shape[0];
+    /* Derivatives that are polynomials of dst come from it; float64 takes the longer way, which cancels no digits. */
+    node->keeps_dst = node->dtype == CNN_FLOAT32 && (kind == CNN_SIGMOID || kind == CNN_TANH);
+    if (node->keeps_dst) node->keeps_src = 0;
     return CNN_OK;
 }
 
 #define ACTIVATION_BLOCK 16384
 
 typedef struct activation_work {
-    const cnn_call *call;
     int64_t count;
+    const float *src, *diff_dst; /* backward: src is what it reads of forward */
+    float *dst;                  /* backward: diff_src */
+    float alpha, beta;
+    cnn_activation_forward_fn *forward;
+    cnn_activation_backward_fn *backward;
 } activation_work;
 
 static void activation_forward_task(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
     const activation_work *work = arg;
-    const cnn_call *call = work->call;
-    const cnn_attributes *attributes = &call->node->attributes;
     const int64_t begin = task * ACTIVATION_BLOCK;
-    call->node->kernels->activation.forward[attributes->activation.kind](
-        cnn_min_i64(ACTIVATION_BLOCK, work->count - begin), (const float *)call->src[0] + begin,
-        (float *)call->dst + begin, (float)attributes->activation.alpha, (float)attributes->activation.beta);
+    work->forward(cnn_min_i64(ACTIVATION_BLOCK, work->count - begin), work->src + begin, work->dst + begin, work->alpha,
+                  work->beta);
 }
 
 static void activation_backward_task(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
     const activation_work *work = arg;
-    const cnn_call *call = work->call;
-    const cnn_attributes *attributes = &call->node->attributes;
     const int64_t begin = task * ACTIVATION_BLOCK;
-    call->node->kernels->activation.backward[attributes->activation.kind](
-        cnn_min_i64(ACTIVATION_BLOCK, work->count - begin), (const float *)call->src[0] + begin,
-        (const float *)call->diff_dst + begin, (float *)call->diff_src[0] + begin,
-        (float)attributes->activation.alpha, (float)attributes->activation.beta);
+    work->backward(cnn_min_i64(ACTIVATION_BLOCK, work->count - begin), work->src + begin, work->diff_dst + begin,
+                   work->dst + begin, work->alpha, work->beta);
 }
 
-static void run(const cnn_call *call, cnn_task_fn *task)
+static activation_work work_of(const cnn_call *call)
 {
-    activation_work work = {call, cnn_shape_count(&call->node->dst_shape)};
-    const double cost = kinds[call->node->attributes.activation.kind].cost * (double)work.count;
-    cnn_parallel(cnn_useful_threads(call->threads, cost), cnn_ceil_div(work.count, ACTIVATION_BLOCK), task, &work);
+    const struct cnn_activation_attributes *attributes = &call->node->attributes.activation;
+    return (activation_work){.count = cnn_shape_count(&call->node->dst_shape),
+                             .alpha = (float)attributes->alpha,
+                             .beta = (float)attributes->beta};
+}
+
+static void run(const cnn_call *call, cnn_task_fn *task, activation_work *work)
+{
+    const double cost = kinds[call->node->attributes.activation.kind].cost * (double)work->count;
+    cnn_parallel(cnn_useful_threads(call->threads, cost), cnn_ceil_div(work->count, ACTIVATION_BLOCK), task, work);
 }
 
 static cnn_status activation_forward(const cnn_call *call)
 {
-    run(call, activation_forward_task);
+    const struct cnn_activation_kernels *kernels = &call->node->kernels->activation;
+    const cnn_activation kind = call->node->attributes.activation.kind;
+    activation_work work = work_of(call);
+    work.src = call->src[0];
+    work.dst = call->dst;
+    work.forward = cnn_streams(work.count, work.src, work.dst) ? kernels->forward_stream[kind] : kernels->forward[kind];
+    run(call, activation_forward_task, &work);
     return CNN_OK;
 }
 
 static cnn_status activation_backward(const cnn_call *call)
 {
-    if (call->diff_src[0] != NULL) run(call, activation_backward_task);
+    if (call->diff_src[0] == NULL) return CNN_OK;
+    const struct cnn_activation_kernels *kernels = &call->node->kernels->activation;
+    const cnn_activation kind = call->node->attributes.activation.kind;
+    activation_work work = work_of(call);
+    work.src = call->node->keeps_dst ? call->dst : call->src[0];
+    work.diff_dst = call->diff_dst;
+    work.dst = call->diff_src[0];
+    work.backward =
+        cnn_streams(work.count, work.diff_dst, work.dst) ? kernels->backward_stream[kind] : kernels->backward[kind];
+    run(call, activation_backward_task, &work);
     return CNN_OK;
 }
 

@@ -103,7 +103,7 @@ static void apply(const cnn_call *call, const float *src, float *dst)
     }
     work.mask = cnn_dropout_mask_of(call);
     if (!by_plane(node)) {
-        cnn_parallel(cnn_useful_threads(call->threads, 2.0 * count), blocks, element_task, &work);
+        cnn_parallel(cnn_useful_threads(call->threads, 0.6 * count), blocks, element_task, &work);
         return;
     }
     const int64_t planes = node->dst_shape.dim[0] * node->dst_shape.dim[1];

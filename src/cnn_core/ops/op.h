@@ -26,6 +26,8 @@ typedef struct cnn_node {
     bool row_major[CNN_MAX_SOURCES]; /* a parameter or state: row-major even at rank 4 */
     bool wanted[CNN_MAX_SOURCES];    /* backward: the gradient of this source is needed (set when planned) */
     cnn_shape dst_shape;
+    uint32_t keeps_src; /* as in the row, unless infer knows better */
+    bool keeps_dst;
     bool direct; /* no Winograd convolution (set when planned) */
     bool packed; /* forward gets the row's packed parameters: no workspace is needed for them (set when planned) */
     cnn_epilogue epilogue; /* (set when planned) */
@@ -52,7 +54,7 @@ typedef struct cnn_op_row {
     int32_t min_sources, max_sources;
     uint32_t optional;    /* bit i: source i may be CNN_NONE; sources past the last given count as CNN_NONE */
     uint32_t keeps_src;   /* bit i: backward reads source i */
-    bool keeps_dst;       /* backward reads dst */
+    bool keeps_dst;       /* backward reads dst; infer may change both in the node */
     uint32_t accumulates; /* bit i: backward adds to diff_src[i] (`+=`), else it writes (`=`) */
     uint32_t can_add;     /* bit i: backward adds to diff_src[i] where cnn_call.add says so */
     uint32_t in_place;    /* bit i: dst may lie where source i does, and diff_src[i] where diff_dst does */

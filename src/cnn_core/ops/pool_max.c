@@ -2,6 +2,7 @@
  *
  * Forward notes the pixel that each output came from. Backward runs over the pixels of diff_src and collects from the
  * windows that cover each: every element is written once, by one task, and overlapping windows need no care. */
+#include "ops/elementwise.h"
 #include "ops/pool.h"
 #include "ref/ref.h"
 
@@ -30,6 +31,7 @@ typedef struct max_job {
     float *y;
     const float *diff_y;
     float *diff_x;
+    cnn_max_row_backward_fn *backward;
 } max_job;
 
 static max_job job_of(const cnn_call *call)
@@ -54,20 +56,23 @@ static void forward_rows(void *arg, int64_t task, int32_t thread)
     const cnn_image src = job->src, dst = job->dst;
     const int64_t begin = task * job->rows_per_task;
     const int64_t end = cnn_min_i64(begin + job->rows_per_task, dst.n * dst.h);
+    cnn_max_row what = {.c = src.c,
+                        .width = dst.w,
+                        .row_pitch = job->dilation[0] * src.w,
+                        .size = src.w,
+                        .kernel = job->kernel[1],
+                        .stride = job->stride[1],
+                        .padding = job->padding[1],
+                        .dilation = job->dilation[1]};
     for (int64_t row = begin; row < end; row++) {
         const int64_t n = row / dst.h, oh = row % dst.h;
-        const float *image = job->x + n * src.h * src.w * src.c;
         const cnn_span rows =
             cnn_pool_span(oh * job->stride[0] - job->padding[0], job->kernel[0], job->dilation[0], src.h);
-        cnn_window window = {.rows = rows.count, .row_pitch = job->dilation[0] * src.w, .col_pitch = job->dilation[1]};
-        for (int64_t ow = 0; ow < dst.w; ow++) {
-            const cnn_span cols =
-                cnn_pool_span(ow * job->stride[1] - job->padding[1], job->kernel[1], job->dilation[1], src.w);
-            window.first = rows.first * src.w + cols.first;
-            window.cols = cols.count;
-            const int64_t at = (row * dst.w + ow) * dst.c;
-            job->kernels->pool.max(src.c, &window, image, job->y + at, job->index == NULL ? NULL : job->index + at);
-        }
+        what.first = rows.first * src.w;
+        what.rows = rows.count;
+        const int64_t at = row * dst.w * dst.c;
+        job->kernels->pool.max(&what, job->x + n * src.h * src.w * src.c, job->y + at,
+                               job->index == NULL ? NULL : job->index + at);
     }
 }
 
@@ -90,32 +95,46 @@ static cnn_status forward(const cnn_call *call)
     return CNN_OK;
 }
 
-/* Windows that may cover a position lie between begin and end; the index tells whether they had it. */
+/* Of the windows that reach over a position, those whose taps meet it lie so far apart. */
+static int64_t covering_step(int64_t stride, int64_t dilation)
+{
+    int64_t a = stride, b = dilation; /* dilation / gcd(stride, dilation) */
+    while (b != 0) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return dilation / a;
+}
+
 static void backward_rows(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
     const max_job *job = arg;
     const cnn_image src = job->src, dst = job->dst;
-    const int64_t row_reach = (job->kernel[0] - 1) * job->dilation[0];
-    const int64_t col_reach = (job->kernel[1] - 1) * job->dilation[1];
+    const int64_t reach = (job->kernel[0] - 1) * job->dilation[0];
     const int64_t first_row = task * job->rows_per_task;
     const int64_t end_row = cnn_min_i64(first_row + job->rows_per_task, src.n * src.h);
+    const int64_t row_step = covering_step(job->stride[0], job->dilation[0]);
+    cnn_max_row what = {.c = src.c,
+                        .width = src.w,
+                        .row_pitch = row_step * dst.w,
+                        .step = covering_step(job->stride[1], job->dilation[1]),
+                        .size = dst.w,
+                        .kernel = job->kernel[1],
+                        .stride = job->stride[1],
+                        .padding = job->padding[1],
+                        .dilation = job->dilation[1]};
     for (int64_t row = first_row; row < end_row; row++) {
         const int64_t n = row / src.h, ih = row % src.h, y = ih + job->padding[0];
-        const int64_t begin_oh = y > row_reach ? cnn_ceil_div(y - row_reach, job->stride[0]) : 0;
+        int64_t begin_oh = y > reach ? cnn_ceil_div(y - reach, job->stride[0]) : 0;
         const int64_t end_oh = cnn_min_i64(y / job->stride[0] + 1, dst.h);
+        while (begin_oh < end_oh && (y - begin_oh * job->stride[0]) % job->dilation[0] != 0) begin_oh++;
         const int64_t image = n * dst.h * dst.w * dst.c;
-        cnn_window window = {.rows = end_oh - begin_oh, .row_pitch = dst.w, .col_pitch = 1};
-        int64_t begin_ow = 0, end_ow = 0;
-        for (int64_t iw = 0; iw < src.w; iw++) {
-            const int64_t x = iw + job->padding[1];
-            while (begin_ow * job->stride[1] + col_reach < x) begin_ow++;
-            while (end_ow < dst.w && end_ow * job->stride[1] <= x) end_ow++;
-            window.first = begin_oh * dst.w + begin_ow;
-            window.cols = end_ow - begin_ow;
-            job->kernels->pool.max_backward(src.c, &window, job->diff_y + image, job->index + image,
-                                            (int32_t)(ih * src.w + iw), job->diff_x + (row * src.w + iw) * src.c);
-        }
+        what.first = begin_oh * dst.w;
+        what.rows = begin_oh < end_oh ? cnn_ceil_div(end_oh - begin_oh, row_step) : 0;
+        job->backward(&what, job->diff_y + image, job->index + image, (int32_t)(ih * src.w),
+                      job->diff_x + row * src.w * src.c);
     }
 }
 
@@ -125,8 +144,11 @@ static cnn_status backward(const cnn_call *call)
     job.diff_y = call->diff_dst;
     job.diff_x = call->diff_src[0];
     if (job.diff_x == NULL) return CNN_OK;
-    const double taps = ((double)job.kernel[0] * (double)job.dilation[0] / (double)job.stride[0] + 1.0) *
-                        ((double)job.kernel[1] * (double)job.dilation[1] / (double)job.stride[1] + 1.0);
+    const bool streams = job.src.c % job.kernels->width == 0 &&
+                         cnn_streams(cnn_shape_count(&call->node->src_shape[0]), call->diff_dst, job.diff_x);
+    job.backward = streams ? job.kernels->pool.max_backward_stream : job.kernels->pool.max_backward;
+    const double taps = ((double)job.kernel[0] / (double)job.stride[0] + 1.0) *
+                        ((double)job.kernel[1] / (double)job.stride[1] + 1.0);
     const double work = row_work(job.src.w, job.src.c, taps);
     const int64_t rows = job.src.n * job.src.h;
     job.rows_per_task = cnn_pool_rows(work);

@@ -96,6 +96,12 @@ static double gradient(const cnn_attributes *attributes, double x, double g)
     return (double)NAN;
 }
 
+/* The same from y = f(x), for the kinds that keep it. */
+static double gradient_by_value(const cnn_attributes *attributes, double y, double g)
+{
+    return attributes->activation.kind == CNN_SIGMOID ? g * y * (1 - y) : g * (1 - y * y);
+}
+
 #define REAL float
 #define NAME(function) function##_f32
 #include "ref/activation.inc"

@@ -60,6 +60,7 @@ static inline vf vf_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, ye
 /* max_ps gives its second operand when either is NaN: that covers a NaN in b, the blend one in a. */
 static inline vf vf_max(vf a, vf b) { return vf_select(vf_isnan(a), a, _mm256_max_ps(a, b)); }
 static inline vf vf_min(vf a, vf b) { return vf_select(vf_isnan(a), a, _mm256_min_ps(a, b)); }
+static inline vf vf_clamp(vf a, vf low, vf high) { return _mm256_min_ps(high, _mm256_max_ps(low, a)); }
 
 static inline float vf_sum(vf a)
 {
@@ -87,6 +88,19 @@ static inline vi vi_select(vm m, vi yes, vi no) { return _mm256_blendv_epi8(no, 
 static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 static inline vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
+static inline vi vi_xor(vi a, vi b) { return _mm256_xor_si256(a, b); }
+static inline vi vi_mul_wide(vi a, vi b, vi *high)
+{
+    const __m256i even = _mm256_mul_epu32(a, b);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+}
+static inline vm vi_below(vi a, vi b)
+{
+    const vi sign = _mm256_set1_epi32(INT32_MIN); /* signed comparison is all there is */
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(b, sign), _mm256_xor_si256(a, sign)));
+}
 static inline vi vi_shl(vi a, int bits) { return _mm256_slli_epi32(a, bits); }
 static inline vi vi_shr(vi a, int bits) { return _mm256_srli_epi32(a, bits); }
 static inline vf vf_of_vi(vi a) { return _mm256_cvtepi32_ps(a); }

@@ -54,6 +54,7 @@ static inline vf vf_select(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m,
 /* max_ps gives its second operand when either is NaN: that covers a NaN in b, the blend one in a. */
 static inline vf vf_max(vf a, vf b) { return vf_select(vf_isnan(a), a, _mm512_max_ps(a, b)); }
 static inline vf vf_min(vf a, vf b) { return vf_select(vf_isnan(a), a, _mm512_min_ps(a, b)); }
+static inline vf vf_clamp(vf a, vf low, vf high) { return _mm512_min_ps(high, _mm512_max_ps(low, a)); }
 
 static inline float vf_sum(vf a)
 {
@@ -83,6 +84,15 @@ static inline vi vi_select(vm m, vi yes, vi no) { return _mm512_mask_blend_epi32
 static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 static inline vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+static inline vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+static inline vi vi_mul_wide(vi a, vi b, vi *high)
+{
+    const __m512i even = _mm512_mul_epu32(a, b);
+    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+    *high = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+    return _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+}
+static inline vm vi_below(vi a, vi b) { return _mm512_cmplt_epu32_mask(a, b); }
 static inline vi vi_shl(vi a, int bits) { return _mm512_slli_epi32(a, (unsigned)bits); }
 static inline vi vi_shr(vi a, int bits) { return _mm512_srli_epi32(a, (unsigned)bits); }
 static inline vf vf_of_vi(vi a) { return _mm512_cvtepi32_ps(a); }

@@ -38,6 +38,31 @@ VF_INLINE vf vf_expm1_reduced(vf r)
     return vf_fmadd(vf_mul(r, r), q, r);
 }
 
+/* e^x for x in [-88, 88.37] or NaN; zero where it would be below 2^-126.5. The scale is a factor of its own, so that NaN
+ * stays what it is, and 0 at n = -127: nothing is compared. Error 1.1 ulp. */
+VF_INLINE vf vf_exp_bounded(vf x)
+{
+    vf r;
+    const vi n = vi_bits(vf_exp_reduce(x, &r));
+    const vf scale = vf_bits(vi_shl(vi_add(n, vi_set1(127)), 23));
+    return vf_fmadd(scale, vf_expm1_reduced(r), scale);
+}
+
+/* e^x for x up to 88.37 or NaN: what most users of exponentials need. */
+VF_INLINE vf vf_exp_below(vf x, float high)
+{
+    return vf_exp_bounded(vf_clamp(x, vf_set1(-88.0f), vf_set1(high)));
+}
+
+/* e^x - 1 for x up to `high`, at most 88.37, or NaN; beyond, the value at `high`. Error 1.5 ulp. */
+VF_INLINE vf vf_expm1_below(vf x, float high)
+{
+    vf r;
+    const vi n = vi_bits(vf_exp_reduce(vf_clamp(x, vf_set1(-87.0f), vf_set1(high)), &r));
+    const vf scale = vf_bits(vi_shl(vi_add(n, vi_set1(127)), 23));
+    return vf_fmadd(scale, vf_expm1_reduced(r), vf_sub(scale, vf_set1(1.0f)));
+}
+
 /* e^x. Infinite above 88.72, zero below -87.33. Error 0.97 ulp. */
 VF_INLINE vf vf_exp(vf x)
 {
@@ -120,27 +145,40 @@ VF_INLINE vf vf_log1p(vf x)
     return vf_select(vf_lt(x, vf_set1(-1.0f)), vf_set1(NAN), y);
 }
 
+/* log(1 + u) for u in [0, 1] or NaN. Error 1.4 ulp. */
+VF_INLINE vf vf_log1p_unit(vf u)
+{
+    const vf one = vf_set1(1.0f);
+    const vm halved = vf_gt(u, vf_set1(0x1.a8279ap-2f)); /* sqrt(2) - 1 */
+    const vf f = vf_select(halved, vf_mul(vf_set1(0.5f), vf_sub(u, one)), u);
+    return vf_log_reduced(f, vf_select(halved, one, vf_zero()));
+}
+
 /* Hyperbolic tangent, as (e^2x - 1) / (e^2x + 1). Error 2.5 ulp. */
 VF_INLINE vf vf_tanh(vf x)
 {
-    vf a = vf_abs(x);
-    a = vf_select(vf_gt(a, vf_set1(10.0f)), vf_set1(10.0f), a); /* where the result has long been 1 */
-    const vf e = vf_expm1(vf_add(a, a));
+    const vf a = vf_abs(x);
+    const vf e = vf_expm1_below(vf_add(a, a), 20.0f); /* where the result has long been 1 */
     return vf_copysign(vf_div(e, vf_add(e, vf_set1(2.0f))), x);
 }
 
-/* 1 / (1 + e^-x): no overflow harms it on either side, and its relative accuracy holds down to its smallest values.
- * Error 2.3 ulp. */
+/* 1 / (1 + e^-x): its relative accuracy holds down to its smallest values. Error 2.3 ulp. */
 VF_INLINE vf vf_sigmoid(vf x)
 {
     const vf one = vf_set1(1.0f);
-    return vf_div(one, vf_add(one, vf_exp(vf_neg(x))));
+    return vf_div(one, vf_add(one, vf_exp_below(vf_neg(x), 88.37f)));
+}
+
+/* log(1 + e^-|x|): what softplus adds to max(x, 0). */
+VF_INLINE vf vf_softplus_tail(vf x)
+{
+    return vf_log1p_unit(vf_exp_below(vf_neg(vf_abs(x)), 0.0f));
 }
 
 /* log(1 + e^x), as max(x, 0) + log(1 + e^-|x|). Error 1.7 ulp. */
 VF_INLINE vf vf_softplus(vf x)
 {
-    return vf_add(vf_max(x, vf_zero()), vf_log1p(vf_exp(vf_neg(vf_abs(x)))));
+    return vf_add(vf_clamp(x, vf_zero(), vf_set1(INFINITY)), vf_softplus_tail(x));
 }
 
 /* The normal distribution: its function Phi(x) = (1 + erf(x / sqrt(2))) / 2, and its density as *density.
@@ -161,7 +199,7 @@ VF_INLINE vf vf_normal(vf x, vf *density)
     g = vf_fmadd(g, t, vf_set1(0x1.d6e6bep-4f));
     g = vf_fmadd(g, t, vf_set1(0x1.16d1e6p-3f));
     g = vf_fmadd(g, t, vf_set1(0x1.15bf56p-3f));
-    const vf e = vf_exp(vf_mul(vf_set1(-0.5f), vf_mul(x, x)));
+    const vf e = vf_exp_below(vf_mul(vf_set1(-0.5f), vf_mul(x, x)), 0.0f);
     *density = vf_mul(vf_set1(0x1.988454p-2f), e);
     const vf tail = vf_mul(vf_mul(g, t), e);
     return vf_select(vf_gt(x, vf_zero()), vf_sub(one, tail), tail);

@@ -43,6 +43,8 @@ static inline vf vf_copysign(vf magnitude, vf sign) { return copysignf(magnitude
 /* NaN if either is NaN, on every ISA. */
 static inline vf vf_max(vf a, vf b) { return a > b || a != a ? a : b; }
 static inline vf vf_min(vf a, vf b) { return a < b || a != a ? a : b; }
+/* a within [low, high]; NaN stays NaN. */
+static inline vf vf_clamp(vf a, vf low, vf high) { return a < low ? low : (a > high ? high : a); }
 
 /* Comparisons with NaN are false. */
 static inline vm vf_gt(vf a, vf b) { return a > b; }
@@ -72,6 +74,15 @@ static inline vi vi_select(vm m, vi yes, vi no) { return m ? yes : no; }
 static inline vi vi_add(vi a, vi b) { return (int32_t)((uint32_t)a + (uint32_t)b); }
 static inline vi vi_sub(vi a, vi b) { return (int32_t)((uint32_t)a - (uint32_t)b); }
 static inline vi vi_and(vi a, vi b) { return a & b; }
+static inline vi vi_xor(vi a, vi b) { return a ^ b; }
+/* The lower halves of the 64-bit products of unsigned lanes; *high gets the upper ones. */
+static inline vi vi_mul_wide(vi a, vi b, vi *high)
+{
+    const uint64_t product = (uint64_t)(uint32_t)a * (uint32_t)b;
+    *high = (vi)(uint32_t)(product >> 32);
+    return (vi)(uint32_t)product;
+}
+static inline vm vi_below(vi a, vi b) { return (uint32_t)a < (uint32_t)b; } /* unsigned */
 static inline vi vi_shl(vi a, int bits) { return (int32_t)((uint32_t)a << bits); }
 static inline vi vi_shr(vi a, int bits) { return (int32_t)((uint32_t)a >> bits); } /* zeros come in */
 static inline vf vf_of_vi(vi a) { return (float)a; }

@@ -98,6 +98,16 @@ static vf density(vf x)
     }
 
 MATH_TEST(test_exp, vf_exp, exp, 0.97)
+static vf exp_below(vf x) { return vf_exp_below(x, 88.37f); }
+static vf expm1_below(vf x) { return vf_expm1_below(x, 88.37f); }
+static vf log1p_unit(vf x) { return vf_log1p_unit(vf_clamp(x, vf_zero(), vf_set1(1.0f))); }
+static double exact_exp_below(double x) { return exp(x > (double)88.37f ? (double)88.37f : x); }
+static double exact_expm1_below(double x) { return expm1(x > (double)88.37f ? (double)88.37f : x); }
+static double exact_log1p_unit(double x) { return log1p(x < 0.0 ? 0.0 : (x > 1.0 ? 1.0 : x)); }
+
+MATH_TEST(test_exp_below, exp_below, exact_exp_below, 1.1)
+MATH_TEST(test_expm1_below, expm1_below, exact_expm1_below, 1.5)
+MATH_TEST(test_log1p_unit, log1p_unit, exact_log1p_unit, 1.4)
 MATH_TEST(test_expm1, vf_expm1, expm1, 1.5)
 MATH_TEST(test_log, vf_log, log, 0.83)
 MATH_TEST(test_log1p, vf_log1p, log1p, 1.4)

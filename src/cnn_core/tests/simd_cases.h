@@ -92,6 +92,7 @@ static void test_comparison(void)
     SIMD_CHECK(vf_select(vm_not(vf_gt(x, y)), yes, no), p > q ? 2.0f : 1.0f);
     SIMD_CHECK(vf_add(vf_max(x, y), vf_zero()), SIMD_MAX(p, q) + 0.0f);
     SIMD_CHECK(vf_add(vf_min(x, y), vf_zero()), SIMD_MIN(p, q) + 0.0f);
+    SIMD_CHECK(vf_clamp(x, vf_set1(-1.0f), vf_set1(3.0f)), p < -1.0f ? -1.0f : (p > 3.0f ? 3.0f : p));
 }
 
 /* Memory that ends where a tail ends, so that a sanitizer sees what reads or writes beyond it. */
@@ -173,10 +174,16 @@ static void test_lanes_together(void)
 
 static void test_integers(void)
 {
+    vi high;
     SIMD_CHECK_INT(vi_set1(-3), -3);
     SIMD_CHECK_INT(vi_add(x, y), p + q);
     SIMD_CHECK_INT(vi_sub(x, y), p - q);
     SIMD_CHECK_INT(vi_and(x, y), p & q);
+    SIMD_CHECK_INT(vi_xor(x, y), p ^ q);
+    SIMD_CHECK_INT(vi_mul_wide(x, y, &high), (uint64_t)p * q & UINT32_MAX);
+    SIMD_CHECK_INT((vi_mul_wide(x, y, &high), high), (uint64_t)p * q >> 32);
+    SIMD_CHECK_INT(vi_select(vi_below(x, y), x, y), p < q ? p : q);
+    SIMD_CHECK_INT(vi_select(vi_below(x, x), x, y), q);
     SIMD_CHECK_INT(vi_shl(x, 9), p << 9);
     SIMD_CHECK_INT(vi_shr(x, 9), p >> 9);
     SIMD_CHECK_INT(vi_select(vi_eq(x, y), x, vi_set1(1)), p == q ? p : 1u);
@@ -187,6 +194,7 @@ static void test_integers(void)
 static const test_case simd_tests[] = {
     TEST(test_arithmetic),     TEST(test_comparison), TEST(test_tails),       TEST(test_stream),
     TEST(test_lanes_together), TEST(test_integers),   TEST(test_exp),         TEST(test_expm1),
+    TEST(test_exp_below),      TEST(test_expm1_below), TEST(test_log1p_unit),
     TEST(test_log),            TEST(test_log1p),      TEST(test_tanh),        TEST(test_sigmoid),
     TEST(test_softplus),       TEST(test_normal),     TEST(test_normal_near), TEST(test_density),
 };

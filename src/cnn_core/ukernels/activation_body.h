@@ -9,26 +9,23 @@
 /* 1 / (1 + e^-x), and its derivative, without the cancellation of s (1 - s). */
 VF_INLINE vf sigmoid_and_slope(vf x, vf *slope)
 {
-    const vf e = vf_exp(vf_neg(vf_abs(x)));
+    const vf e = vf_exp_below(vf_neg(vf_abs(x)), 0.0f);
     const vf r = vf_div(vf_set1(1.0f), vf_add(vf_set1(1.0f), e));
     const vf er = vf_mul(e, r);
     *slope = vf_mul(er, r);
     return vf_select(vf_gt(x, vf_zero()), r, er);
 }
 
-VF_INLINE vf sigmoid_gradient(vf x, vf g)
+/* y is sigmoid(x). */
+VF_INLINE vf sigmoid_gradient(vf y, vf g)
 {
-    vf slope;
-    sigmoid_and_slope(x, &slope);
-    return vf_mul(g, slope);
+    return vf_mul(g, vf_fnmadd(y, y, y));
 }
 
-/* tanh(x) = 2 sigmoid(2x) - 1 */
-VF_INLINE vf tanh_gradient(vf x, vf g)
+/* y is tanh(x). */
+VF_INLINE vf tanh_gradient(vf y, vf g)
 {
-    vf slope;
-    sigmoid_and_slope(vf_add(x, x), &slope);
-    return vf_mul(g, vf_mul(vf_set1(4.0f), slope));
+    return vf_mul(g, vf_fnmadd(y, y, vf_set1(1.0f)));
 }
 
 VF_INLINE vf relu(vf x)
@@ -41,11 +38,9 @@ VF_INLINE vf relu_gradient(vf x, vf g)
     return vf_select(vf_le(x, vf_zero()), vf_zero(), g);
 }
 
-/* x within [low, high], NaN kept. */
 VF_INLINE vf clamp(vf x, float low, float high)
 {
-    x = vf_select(vf_lt(x, vf_set1(low)), vf_set1(low), x);
-    return vf_select(vf_gt(x, vf_set1(high)), vf_set1(high), x);
+    return vf_clamp(x, vf_set1(low), vf_set1(high));
 }
 
 /* g where x lies inside (low, high) or is NaN, else 0. */
@@ -66,8 +61,8 @@ VF_INLINE vf leaky_relu_gradient(vf x, vf g, vf slope)
 
 VF_INLINE vf softplus(vf x, vf beta, vf threshold)
 {
-    const vf z = vf_mul(beta, x);
-    return vf_select(vf_gt(z, threshold), x, vf_div(vf_softplus(z), beta));
+    const vf z = vf_mul(beta, x), inverse = vf_div(vf_set1(1.0f), beta);
+    return vf_select(vf_gt(z, threshold), x, vf_mul(vf_softplus(z), inverse));
 }
 
 VF_INLINE vf softplus_gradient(vf x, vf g, vf beta, vf threshold)
@@ -81,7 +76,7 @@ VF_INLINE vf softplus_gradient(vf x, vf g, vf beta, vf threshold)
 VF_INLINE vf mish(vf x)
 {
     const vf two = vf_set1(2.0f);
-    const vf e = vf_exp(vf_min(x, vf_set1(20.0f)));
+    const vf e = vf_exp_below(x, 20.0f);
     const vf m = vf_mul(e, vf_add(e, two));
     return vf_mul(x, vf_div(m, vf_add(m, two)));
 }
@@ -90,8 +85,8 @@ VF_INLINE vf mish(vf x)
 VF_INLINE vf mish_gradient(vf x, vf g)
 {
     const vf two = vf_set1(2.0f);
-    const vf low = vf_min(x, vf_set1(20.0f));
-    const vf e = vf_exp(low);
+    const vf low = vf_clamp(x, vf_set1(-88.0f), vf_set1(20.0f));
+    const vf e = vf_exp_bounded(low);
     const vf m = vf_mul(e, vf_add(e, two));
     const vf r = vf_div(vf_set1(1.0f), vf_add(m, two));
     const vf growth = vf_mul(vf_mul(vf_set1(4.0f), vf_mul(low, e)), vf_add(e, vf_set1(1.0f)));
@@ -149,12 +144,12 @@ VF_INLINE vf gelu_tanh_gradient(vf x, vf g)
 /* `scale` x above zero, `scale_alpha` (e^x - 1) below. */
 VF_INLINE vf elu(vf x, vf scale, vf scale_alpha)
 {
-    return vf_select(vf_gt(x, vf_zero()), vf_mul(scale, x), vf_mul(scale_alpha, vf_expm1(x)));
+    return vf_select(vf_gt(x, vf_zero()), vf_mul(scale, x), vf_mul(scale_alpha, vf_expm1_below(x, 0.0f)));
 }
 
 VF_INLINE vf elu_gradient(vf x, vf g, vf scale, vf scale_alpha)
 {
-    return vf_mul(g, vf_select(vf_gt(x, vf_zero()), scale, vf_mul(scale_alpha, vf_exp(x))));
+    return vf_mul(g, vf_select(vf_gt(x, vf_zero()), scale, vf_mul(scale_alpha, vf_exp_below(x, 0.0f))));
 }
 
 #define SELU_SCALE vf_set1(1.0507009873554805f)
@@ -182,9 +177,9 @@ VF_INLINE vf hardswish_gradient(vf x, vf g)
     return vf_select(vf_ge(x, vf_set1(3.0f)), g, left);
 }
 
-/* Defines kind_forward and kind_backward from the value of f at x, and the gradient at x where that of dst is g; both may
- * use alpha as a, beta as b. */
-#define DEFINE_ACTIVATION(kind, value, gradient)                                                                       \
+/* Defines kind_forward and kind_backward, and both again with stores past the caches, from the value of f at x, and the
+ * gradient at x (or y, where backward reads that) where that of dst is g; both may use alpha as a, beta as b. */
+#define DEFINE_SWEEPS(kind, store, finish, value, gradient)                                                            \
     static void kind##_forward(int64_t n, const float *src, float *dst, float alpha, float beta)                       \
     {                                                                                                                  \
         const vf a = vf_set1(alpha), b = vf_set1(beta);                                                                \
@@ -192,30 +187,36 @@ VF_INLINE vf hardswish_gradient(vf x, vf g)
         int64_t i = 0;                                                                                                 \
         for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                     \
             const vf x = vf_load(src + i);                                                                             \
-            vf_store(dst + i, value);                                                                                  \
+            store(dst + i, value);                                                                                     \
         }                                                                                                              \
+        finish;                                                                                                        \
         if (i < n) {                                                                                                   \
             const int lanes = (int)(n - i);                                                                            \
             const vf x = vf_load_tail(src + i, lanes);                                                                 \
             vf_store_tail(dst + i, value, lanes);                                                                      \
         }                                                                                                              \
     }                                                                                                                  \
-    static void kind##_backward(int64_t n, const float *src, const float *diff_dst, float *diff_src, float alpha,      \
+    static void kind##_backward(int64_t n, const float *kept, const float *diff_dst, float *diff_src, float alpha,     \
                                 float beta)                                                                            \
     {                                                                                                                  \
         const vf a = vf_set1(alpha), b = vf_set1(beta);                                                                \
         (void)a, (void)b;                                                                                              \
         int64_t i = 0;                                                                                                 \
         for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                     \
-            const vf x = vf_load(src + i), g = vf_load(diff_dst + i);                                                  \
-            vf_store(diff_src + i, gradient);                                                                          \
+            const vf x = vf_load(kept + i), g = vf_load(diff_dst + i);                                                 \
+            store(diff_src + i, gradient);                                                                             \
         }                                                                                                              \
+        finish;                                                                                                        \
         if (i < n) {                                                                                                   \
             const int lanes = (int)(n - i);                                                                            \
-            const vf x = vf_load_tail(src + i, lanes), g = vf_load_tail(diff_dst + i, lanes);                          \
+            const vf x = vf_load_tail(kept + i, lanes), g = vf_load_tail(diff_dst + i, lanes);                         \
             vf_store_tail(diff_src + i, gradient, lanes);                                                              \
         }                                                                                                              \
     }
+
+#define DEFINE_ACTIVATION(kind, value, gradient)                 \
+    DEFINE_SWEEPS(kind, vf_store, (void)0, value, gradient)      \
+    DEFINE_SWEEPS(kind##_stream, vf_stream, vf_stream_end(), value, gradient)
 
 DEFINE_ACTIVATION(sigmoid, vf_sigmoid(x), sigmoid_gradient(x, g))
 DEFINE_ACTIVATION(tanh, vf_tanh(x), tanh_gradient(x, g))
@@ -233,6 +234,7 @@ DEFINE_ACTIVATION(hardswish, hardswish(x), hardswish_gradient(x, g))
 DEFINE_ACTIVATION(hardsigmoid, hardsigmoid(x), hardsigmoid_gradient(x, g))
 
 #undef DEFINE_ACTIVATION
+#undef DEFINE_SWEEPS
 
 /* ---- PReLU ------------------------------------------------------------------------------------------------------- */
 
@@ -304,58 +306,85 @@ static void prelu_backward_slope(int64_t n, int64_t period, const float *src, co
 
 /* ---- dropout ----------------------------------------------------------------------------------------------------- */
 
-/* Plain loops, for compilers to turn into vector code. */
+#define PHILOX_VECTORS (CNN_PHILOX_LANES / VF_WIDTH)
+
+/* cnn_random_words in vectors: word[i][v] are the lanes from v VF_WIDTH on of the group's word i. */
+VF_INLINE void philox_group(const cnn_random_stream *stream, uint64_t group, vi word[4][PHILOX_VECTORS])
+{
+    static const int32_t lanes[CNN_PHILOX_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const uint64_t block = group * CNN_PHILOX_LANES;
+    for (int v = 0; v < PHILOX_VECTORS; v++) {
+        word[0][v] = vi_add(vi_set1((int32_t)(uint32_t)block), vi_load(lanes + v * VF_WIDTH));
+        word[1][v] = vi_set1((int32_t)(stream->high + (uint32_t)(block >> 32)));
+        word[2][v] = vi_set1((int32_t)(uint32_t)stream->low);
+        word[3][v] = vi_set1((int32_t)(uint32_t)(stream->low >> 32));
+    }
+    uint32_t key0 = (uint32_t)stream->seed, key1 = (uint32_t)(stream->seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        for (int v = 0; v < PHILOX_VECTORS; v++) {
+            vi high0, high1;
+            const vi low0 = vi_mul_wide(word[0][v], vi_set1((int32_t)CNN_PHILOX_FACTOR0), &high0);
+            const vi low1 = vi_mul_wide(word[2][v], vi_set1((int32_t)CNN_PHILOX_FACTOR1), &high1);
+            word[0][v] = vi_xor(vi_xor(high1, word[1][v]), vi_set1((int32_t)key0));
+            word[2][v] = vi_xor(vi_xor(high0, word[3][v]), vi_set1((int32_t)key1));
+            word[1][v] = low1;
+            word[3][v] = low0;
+        }
+        key0 += CNN_PHILOX_STEP0;
+        key1 += CNN_PHILOX_STEP1;
+    }
+}
+
 static void dropout(int64_t first, int64_t n, const cnn_random_stream *stream, uint32_t threshold, float scale,
                     const float *src, float *dst)
 {
-    uint32_t words[CNN_RANDOM_GROUP];
+    const vi bound = vi_set1((int32_t)threshold);
     int64_t i = 0;
     for (; i + CNN_RANDOM_GROUP <= n; i += CNN_RANDOM_GROUP) {
-        cnn_random_words(stream, (uint64_t)(first + i) / CNN_RANDOM_GROUP, words);
-        for (int j = 0; j < CNN_RANDOM_GROUP; j++) dst[i + j] = src[i + j] * (words[j] < threshold ? 0.0f : scale);
+        vi word[4][PHILOX_VECTORS];
+        philox_group(stream, (uint64_t)(first + i) / CNN_RANDOM_GROUP, word);
+        for (int w = 0; w < 4; w++)
+            for (int v = 0; v < PHILOX_VECTORS; v++) {
+                const int64_t at = i + w * CNN_PHILOX_LANES + v * VF_WIDTH;
+                const vf factor = vf_select(vi_below(word[w][v], bound), vf_zero(), vf_set1(scale));
+                vf_store(dst + at, vf_mul(vf_load(src + at), factor));
+            }
     }
     if (i < n) {
+        uint32_t words[CNN_RANDOM_GROUP];
         cnn_random_words(stream, (uint64_t)(first + i) / CNN_RANDOM_GROUP, words);
         for (int j = 0; j < (int)(n - i); j++) dst[i + j] = src[i + j] * (words[j] < threshold ? 0.0f : scale);
     }
 }
 
-#define CNN_KERNELS_ACTIVATION                       \
-    {                                                \
-        .forward = {                                 \
-            [CNN_SIGMOID] = sigmoid_forward,         \
-            [CNN_TANH] = tanh_forward,               \
-            [CNN_RELU] = relu_forward,               \
-            [CNN_RELU6] = relu6_forward,             \
-            [CNN_LEAKY_RELU] = leaky_relu_forward,   \
-            [CNN_SOFTPLUS] = softplus_forward,       \
-            [CNN_MISH] = mish_forward,               \
-            [CNN_SILU] = silu_forward,               \
-            [CNN_GELU] = gelu_forward,               \
-            [CNN_GELU_TANH] = gelu_tanh_forward,     \
-            [CNN_ELU] = elu_forward,                 \
-            [CNN_SELU] = selu_forward,               \
-            [CNN_HARDSWISH] = hardswish_forward,     \
-            [CNN_HARDSIGMOID] = hardsigmoid_forward, \
-        },                                           \
-        .backward = {                                \
-            [CNN_SIGMOID] = sigmoid_backward,        \
-            [CNN_TANH] = tanh_backward,              \
-            [CNN_RELU] = relu_backward,              \
-            [CNN_RELU6] = relu6_backward,            \
-            [CNN_LEAKY_RELU] = leaky_relu_backward,  \
-            [CNN_SOFTPLUS] = softplus_backward,      \
-            [CNN_MISH] = mish_backward,              \
-            [CNN_SILU] = silu_backward,              \
-            [CNN_GELU] = gelu_backward,              \
-            [CNN_GELU_TANH] = gelu_tanh_backward,    \
-            [CNN_ELU] = elu_backward,                \
-            [CNN_SELU] = selu_backward,              \
-            [CNN_HARDSWISH] = hardswish_backward,    \
-            [CNN_HARDSIGMOID] = hardsigmoid_backward,\
-        },                                           \
-        .prelu_forward = prelu_forward,              \
-        .prelu_backward = prelu_backward,            \
-        .prelu_backward_slope = prelu_backward_slope,\
-        .dropout = dropout,                          \
+#undef PHILOX_VECTORS
+
+#define ACTIVATION_TABLE(direction)                    \
+    {                                                  \
+        [CNN_SIGMOID] = sigmoid_##direction,           \
+        [CNN_TANH] = tanh_##direction,                 \
+        [CNN_RELU] = relu_##direction,                 \
+        [CNN_RELU6] = relu6_##direction,               \
+        [CNN_LEAKY_RELU] = leaky_relu_##direction,     \
+        [CNN_SOFTPLUS] = softplus_##direction,         \
+        [CNN_MISH] = mish_##direction,                 \
+        [CNN_SILU] = silu_##direction,                 \
+        [CNN_GELU] = gelu_##direction,                 \
+        [CNN_GELU_TANH] = gelu_tanh_##direction,       \
+        [CNN_ELU] = elu_##direction,                   \
+        [CNN_SELU] = selu_##direction,                 \
+        [CNN_HARDSWISH] = hardswish_##direction,       \
+        [CNN_HARDSIGMOID] = hardsigmoid_##direction,   \
+    }
+
+#define CNN_KERNELS_ACTIVATION                              \
+    {                                                       \
+        .forward = ACTIVATION_TABLE(forward),               \
+        .backward = ACTIVATION_TABLE(backward),             \
+        .forward_stream = ACTIVATION_TABLE(stream_forward), \
+        .backward_stream = ACTIVATION_TABLE(stream_backward), \
+        .prelu_forward = prelu_forward,                     \
+        .prelu_backward = prelu_backward,                   \
+        .prelu_backward_slope = prelu_backward_slope,       \
+        .dropout = dropout,                                 \
     }

@@ -106,7 +106,7 @@ VF_INLINE vf bce_value(const cnn_loss_terms *terms, int64_t i, int lanes)
     const vf one = vf_set1(1.0f);
     const vf x = loss_load(terms->src, i, lanes), t = loss_load(terms->targets, i, lanes);
     const vf pos = loss_weight(terms->pos_weights, i, lanes);
-    const vf shared = vf_log1p(vf_exp(vf_neg(vf_abs(x)))); /* softplus(x) - max(x, 0) */
+    const vf shared = vf_softplus_tail(x);
     const vf above = vf_add(vf_max(x, vf_zero()), shared), below = vf_add(vf_max(vf_neg(x), vf_zero()), shared);
     const vf value = vf_fmadd(vf_sub(one, t), above, vf_mul(vf_mul(pos, t), below));
     return vf_mul(value, loss_weight(terms->weights, i, lanes));

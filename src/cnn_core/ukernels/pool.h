@@ -1,4 +1,4 @@
-/* Kernels over windows of one NHWC image: each makes one pixel of c channels. */
+/* Kernels over windows of one NHWC image: each makes one pixel of c channels, or a row of pixels. */
 #ifndef CNN_UKERNELS_POOL_H
 #define CNN_UKERNELS_POOL_H
 
@@ -10,13 +10,24 @@ typedef struct cnn_window {
     int64_t row_pitch, col_pitch; /* between neighbours, in pixels */
 } cnn_window;
 
-/* dst[c] = the largest value of the window: NaN if it holds one, -infinity if it is empty. index[c], unless index is NULL,
- * = the number of the pixel that it came from, the first such in row order; -1 if the window is empty. */
-typedef void cnn_max_window_fn(int64_t c, const cnn_window *window, const float *image, float *dst, int32_t *index);
+/* Max pooling makes whole rows of `width` pixels: a call for each pixel would cost as much as its few channels. */
+typedef struct cnn_max_row {
+    int64_t c, width;
+    int64_t first;           /* the pixel at column 0 of the first row that is read */
+    int64_t rows, row_pitch; /* how many are, and how far apart they lie, in pixels */
+    int64_t size;            /* the columns of the image that is read */
+    int64_t kernel, stride, padding, dilation; /* of the windows, along the columns */
+    int64_t step; /* backward: how far apart the windows lie, along the columns, that cover one pixel */
+} cnn_max_row;
 
-/* dst[c] = the sum of diff_dst over those pixels of the window whose index is `pixel`. */
-typedef void cnn_max_window_backward_fn(int64_t c, const cnn_window *window, const float *diff_dst,
-                                        const int32_t *index, int32_t pixel, float *dst);
+/* For each pixel of dst and channel: the largest value of its window, NaN if it holds one, -infinity if it is empty. index,
+ * unless NULL, = the number of the pixel that it came from, the first such in row order; -1 if the window is empty. */
+typedef void cnn_max_row_fn(const cnn_max_row *row, const float *image, float *dst, int32_t *index);
+
+/* For each pixel of diff_src, the first of which has the number `pixel`: the sum of diff_dst over those windows that may
+ * cover it whose index is its number. */
+typedef void cnn_max_row_backward_fn(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
+                                     float *diff_src);
 
 /* dst[c] = the sum over the window, divided by `divisor`. */
 typedef void cnn_mean_window_fn(int64_t c, const cnn_window *window, const float *image, float divisor, float *dst);
@@ -26,8 +37,10 @@ typedef void cnn_weighted_window_fn(int64_t c, const cnn_window *window, const f
                                     const float *col_weights, const float *image, float *dst);
 
 struct cnn_pool_kernels {
-    cnn_max_window_fn *max;
-    cnn_max_window_backward_fn *max_backward;
+    cnn_max_row_fn *max;
+    cnn_max_row_backward_fn *max_backward;
+    /* The same with stores past the caches: diff_src is aligned to CNN_ALIGNMENT and c is a multiple of the vector. */
+    cnn_max_row_backward_fn *max_backward_stream;
     cnn_mean_window_fn *mean;
     cnn_weighted_window_fn *weighted;
 };

@@ -75,16 +75,34 @@ VF_INLINE void max_window_index_block(int vectors, int lanes, int64_t at, int64_
     }
 }
 
-static void max_window(int64_t c, const cnn_window *window, const float *image, float *dst, int32_t *index)
+/* The window of pixel i of the row, cut to the image. */
+VF_INLINE cnn_window max_row_window(const cnn_max_row *row, int64_t i)
 {
-    if (index == NULL)
-        POOL_OVER_CHANNELS(max_window_block, c, window, image, dst);
-    else
-        POOL_OVER_CHANNELS(max_window_index_block, c, window, image, dst, index);
+    const int64_t start = i * row->stride - row->padding, last = start + (row->kernel - 1) * row->dilation;
+    const int64_t before = start < 0 ? (row->dilation - 1 - start) / row->dilation : 0;
+    const int64_t after = last >= row->size ? (last - row->size) / row->dilation + 1 : 0;
+    return (cnn_window){.first = row->first + start + before * row->dilation,
+                        .rows = row->rows,
+                        .cols = row->kernel - before - after,
+                        .row_pitch = row->row_pitch,
+                        .col_pitch = row->dilation};
+}
+
+static void max_row(const cnn_max_row *row, const float *image, float *dst, int32_t *index)
+{
+    const int64_t c = row->c;
+    for (int64_t i = 0; i < row->width; i++, dst += c) {
+        const cnn_window window = max_row_window(row, i);
+        if (index == NULL)
+            POOL_OVER_CHANNELS(max_window_block, c, &window, image, dst);
+        else
+            POOL_OVER_CHANNELS(max_window_index_block, c, &window, image, dst, index + i * c);
+    }
 }
 
 VF_INLINE void max_window_backward_block(int vectors, int lanes, int64_t at, int64_t c, const cnn_window *window,
-                                             const float *diff_dst, const int32_t *index, int32_t pixel, float *dst)
+                                             const float *diff_dst, const int32_t *index, int32_t pixel, bool stream,
+                                         float *dst)
 {
     const vi number = vi_set1(pixel);
     vf sum[POOL_VECTORS];
@@ -101,13 +119,45 @@ VF_INLINE void max_window_backward_block(int vectors, int lanes, int64_t at, int
             }
         }
     }
-    for (int v = 0; v < vectors; v++) pool_store(dst + at + v * VF_WIDTH, sum[v], lanes);
+    for (int v = 0; v < vectors; v++) {
+        if (stream)
+            vf_stream(dst + at + v * VF_WIDTH, sum[v]);
+        else
+            pool_store(dst + at + v * VF_WIDTH, sum[v], lanes);
+    }
 }
 
-static void max_window_backward(int64_t c, const cnn_window *window, const float *diff_dst, const int32_t *index,
-                                int32_t pixel, float *dst)
+/* Windows that may cover a pixel lie between begin and end, every step-th of them; the index tells whether they had it. */
+VF_INLINE void max_row_backward_stored(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
+                                       bool stream, float *diff_src)
 {
-    POOL_OVER_CHANNELS(max_window_backward_block, c, window, diff_dst, index, pixel, dst);
+    const int64_t c = row->c, reach = (row->kernel - 1) * row->dilation;
+    cnn_window window = {.rows = row->rows, .row_pitch = row->row_pitch, .col_pitch = row->step};
+    int64_t begin = 0, end = 0;
+    for (int64_t i = 0; i < row->width; i++, diff_src += c) {
+        const int64_t x = i + row->padding;
+        while (begin * row->stride + reach < x) begin++;
+        while (end < row->size && end * row->stride <= x) end++;
+        int64_t first = begin;
+        if (row->dilation > 1)
+            while (first < end && (x - first * row->stride) % row->dilation != 0) first++;
+        window.first = row->first + first;
+        window.cols = (end - first + row->step - 1) / row->step;
+        POOL_OVER_CHANNELS(max_window_backward_block, c, &window, diff_dst, index, pixel + (int32_t)i, stream, diff_src);
+    }
+}
+
+static void max_row_backward(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
+                             float *diff_src)
+{
+    max_row_backward_stored(row, diff_dst, index, pixel, false, diff_src);
+}
+
+static void max_row_backward_stream(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
+                                    float *diff_src)
+{
+    max_row_backward_stored(row, diff_dst, index, pixel, true, diff_src);
+    vf_stream_end();
 }
 
 /* Row by row, so that rounding errors grow with rows + cols, not with rows cols. */
@@ -161,5 +211,11 @@ static void weighted_window(int64_t c, const cnn_window *window, const float *ro
     POOL_OVER_CHANNELS(weighted_window_block, c, window, row_weights, col_weights, image, dst);
 }
 
-#define CNN_KERNELS_POOL \
-    {.max = max_window, .max_backward = max_window_backward, .mean = mean_window, .weighted = weighted_window}
+#define CNN_KERNELS_POOL                                \
+    {                                                   \
+        .max = max_row,                                 \
+        .max_backward = max_row_backward,               \
+        .max_backward_stream = max_row_backward_stream, \
+        .mean = mean_window,                            \
+        .weighted = weighted_window,                    \
+    }
