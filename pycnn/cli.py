@@ -65,6 +65,9 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from pycnn import models
+
+    networks = ", ".join(models.names())
     parser = argparse.ArgumentParser(prog="pycnn", description="Convolutional networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"pycnn {pycnn.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -83,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = add("train", _train, "Train a network and save it.")
     train.add_argument("--data", default="mnist5k", metavar="NAME", help=source)
-    train.add_argument("--model", default="digits_cnn", metavar="NAME", help="digits_cnn (default) or lenet5")
+    train.add_argument("--model", default="digits_cnn", metavar="NAME", help=f"{networks}; default: digits_cnn")
     train.add_argument(
         "--epochs", type=_positive, metavar="N", help="default: 8 for mnist5k, 5 for MNIST, 10 otherwise"
     )
@@ -127,9 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     add_threads(predict)
 
     summarize = add("summary", _summarize, "Layers, shapes, parameters and MACs of a network.")
-    summarize.add_argument("model", help="digits_cnn, lenet5, or a file that `pycnn train` saved")
-    summarize.add_argument("--input-shape", type=_shape, metavar="C,H,W", help="default: 1,28,28, or the file's own")
-    summarize.add_argument("--num-classes", type=_positive, default=10, metavar="N", help="default: 10")
+    summarize.add_argument("model", help=f"{networks}, or a file that `pycnn train` saved")
+    summarize.add_argument("--input-shape", type=_shape, metavar="C,H,W", help="default: what the network was made for")
+    summarize.add_argument("--num-classes", type=_positive, metavar="N", help="default: the network's own")
 
     from pycnn import bench
 
@@ -322,8 +325,9 @@ def _summarize(args: argparse.Namespace) -> int:
         model, known = _load(args.model)
         shape = args.input_shape or tuple(known.shape)
     else:
-        shape = args.input_shape or (1, 28, 28)
-        model = models.create(args.model, num_classes=args.num_classes, in_channels=shape[-3])
+        shape = args.input_shape or models.input_shape(args.model)
+        classes = {} if args.num_classes is None else {"num_classes": args.num_classes}
+        model = models.create(args.model, in_channels=shape[-3], **classes)
     print(pycnn.summary(model, shape))
     return 0
 

@@ -189,6 +189,8 @@ def test_summary_of_a_name_and_of_a_file(capsys, trained):
     assert code == 0 and "parameters: 61,706" in out
     code, out, _ = run(capsys, "summary", "digits_cnn", "--input-shape", "3,32,32", "--num-classes", 7)
     assert code == 0 and "(1, 7)" in out and "(1, 32, 32, 32)" in out
+    code, out, _ = run(capsys, "summary", "mobilenet_v2")
+    assert code == 0 and "parameters: 3,504,872" in out and "MACs per image: 300,774,272" in out
     code, out, _ = run(capsys, "summary", trained)
     assert code == 0 and out.startswith("LeNet5")
 

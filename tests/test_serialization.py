@@ -205,9 +205,9 @@ def test_truncated_files(saved, keep):
 
 
 def test_bad_paths(tmp_path):
-    for run in (pycnn.save, pycnn.load_weights):
-        with raises(ValueError, "path", "model.pth"):
-            run(network(), "model.pth")
+    for run, suffix in ((pycnn.save, "pth"), (pycnn.load_weights, "h5")):
+        with raises(ValueError, "path", f"model.{suffix}", ".safetensors"):
+            run(network(), f"model.{suffix}")
         with raises(TypeError, "model", "dict"):
             run({}, tmp_path / "a.safetensors")
     with pytest.raises(FileNotFoundError):
