@@ -352,8 +352,8 @@ class Emitter:
             return self.node(operator, x, ceil_mode=int(ceil_modes[0]), **sizes)
         for i, mode in enumerate(ceil_modes):
             own = {name: _along(i, value, 1) if name == "dilations" else value for name, value in attributes.items()}
-            sizes = _along(i, kernel, 1), _along(i, stride, 1), _along(i, padding, 0)
-            x = self._pool(operator, x, (mode, mode), *sizes, **own)
+            windows = _along(i, kernel, 1), _along(i, stride, 1), _along(i, padding, 0)
+            x = self._pool(operator, x, (mode, mode), *windows, **own)
         return x
 
     def resize(

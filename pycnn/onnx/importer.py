@@ -80,15 +80,22 @@ def _computed(file: ModelFile, node: Node) -> list[Any]:
 
 def _try(file: ModelFile, model: OnnxModule) -> None:
     """Traces the network once if the file tells the sizes, so that what does not work is refused now."""
-    shapes = []
-    for item in file.inputs:
-        if item.shape is None:
+    failure = None
+    for batch in (1, 2):  # where the file leaves it open; a network may take even ones only
+        shapes = [_filled(item.shape, batch) for item in file.inputs]
+        sizes = tuple(shape for shape in shapes if shape is not None)
+        if len(sizes) < len(shapes):
             return
-        sizes = [size for size in (*[s or 1 for s in item.shape[:1]], *item.shape[1:]) if size is not None]
-        if len(sizes) != len(item.shape):
+        try:
+            model.trace(sizes)
             return
-        shapes.append(tuple(sizes))
-    try:
-        model.trace(tuple(shapes))
-    except ValueError as error:
-        raise ValueError(f"{file.path}: {error}") from error
+        except ValueError as error:
+            failure = failure or error
+    raise ValueError(f"{file.path}: {failure}") from failure
+
+
+def _filled(shape: tuple[int | None, ...] | None, batch: int) -> tuple[int, ...] | None:
+    """The shape, with this size of the batch if none is said, or None if more is missing."""
+    if shape is None or None in shape[1:]:
+        return None
+    return tuple(batch if size is None else size for size in shape)

@@ -17,6 +17,12 @@ from pycnn.tracing import Tensor
 _COUNTER = "num_batches_tracked"
 
 
+def _found(values: dict[str, Any], name: str) -> Any:
+    if name not in values:
+        raise ValueError(f"value {name!r}: pycnn does not compute this result of its node; expected the first one only")
+    return values[name]
+
+
 class OnnxModule(Module):
     """The network in an ONNX file: `forward` runs its nodes, in their order, by operations of `pycnn.functional`.
 
@@ -56,13 +62,13 @@ class OnnxModule(Module):
                 raise ValueError(f"{name}: got shape {x.shape}, expected {len(shape)} dimensions")
             values[name] = x
         for node in self._nodes:
-            sources = [values[source] if source else None for source in node.sources]
+            sources = [_found(values, source) if source else None for source in node.sources]
             if node.operator == "Reshape":
                 sources[1:] = [self._rebatched(sources[0], shape, inputs[0]) for shape in sources[1:]]
             results = self._compute(node, sources)
             for name, result in zip(node.results, results, strict=False):
                 values[name] = result
-        outputs = [values[name] for name in self.output_names]
+        outputs = [_found(values, name) for name in self.output_names]
         for name, output in zip(self.output_names, outputs, strict=True):
             if not isinstance(output, Tensor):
                 raise ValueError(f"output {name!r} does not depend on the inputs; expected one that does")

@@ -149,7 +149,8 @@ def _depth_to_space(node: Node, x: Any) -> Tensor:
 def _space_to_depth(node: Node, x: Any) -> Tensor:
     n, c, h, w = x.shape
     block = node.attributes["blocksize"]
-    y = permute(x.reshape((n, c, h // block, block, w // block, block)), (0, 3, 5, 1, 2, 4))
+    order = (0, 1, 3, 5, 2, 4) if node.attributes.get("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+    y = permute(x.reshape((n, c, h // block, block, w // block, block)), order)
     return y.reshape((n, c * block * block, h // block, w // block))
 
 

@@ -17,6 +17,7 @@ from pycnn import functional as F
 from pycnn.onnx import known
 from pycnn.onnx.model_file import Node
 from pycnn.onnx.movement import OPERATORS as MOVEMENT
+from pycnn.onnx.movement import permute
 from pycnn.onnx.windows import OPERATORS as WINDOWS
 from pycnn.parameter import Array, Parameter
 from pycnn.tracing import Tensor
@@ -51,10 +52,10 @@ def _matmul(node: Node, x: Any, weight: Any) -> Tensor:
 
 
 def _gemm(node: Node, x: Any, weight: Any, bias: Any = None) -> Tensor:
-    if node.attributes.get("transA", 0):
-        raise ValueError("transA: got 1, expected 0")
     if not isinstance(weight, (Parameter, np.ndarray)) or not isinstance(x, Tensor):
         raise ValueError("A, B: expected a computed tensor and a constant matrix")
+    if node.attributes.get("transA", 0):
+        x = permute(x, (1, 0))
     alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
     joined = alpha == beta == 1.0 and isinstance(bias, (Parameter, np.ndarray)) and bias.shape == weight.shape[:1]
     y = F.linear(x, weight, bias if joined else None)
@@ -289,7 +290,7 @@ def _cast(node: Node, x: Any) -> Tensor:
 def _dropout(node: Node, x: Any, ratio: Any = None, mode: Array | None = None, *, training: bool) -> Tensor:
     if len(node.results) > 1 and node.results[1]:
         raise ValueError("mask: it is wanted as a result, expected only the output")
-    if not training:
+    if not training and not (mode is not None and np.any(mode)):
         return _same(node, x)
     return F.dropout(x, _scalar(node, ratio, "ratio", 0.5), True)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional as F
-from pycnn.onnx import known
 from pycnn.onnx.model_file import Node
 from pycnn.parameter import Array, Parameter
 from pycnn.tracing import Tensor
@@ -156,23 +155,29 @@ def _global_average_pool(node: Node, x: Any) -> Tensor:
 def _positions(mode: str, size: int, out: int, scale: float) -> Array:
     """Where on the source axis each output pixel lies, as the operator's definition says."""
     i = np.arange(out, dtype=np.float64)
+    step = size / out if _is_ratio(scale, size, out) else 1.0 / scale
+    halves = (2 * i + 1) * size / (2 * out) if _is_ratio(scale, size, out) else (i + 0.5) / scale
     if mode == "asymmetric":
-        return i / scale
+        return i * size / out if _is_ratio(scale, size, out) else i * step
     if mode == "align_corners":
-        return i * (size - 1) / (out - 1) if out > 1 else np.zeros(1)
-    if mode == "pytorch_half_pixel" and out == 1:
-        return np.zeros(1)
+        last = size * scale - 1
+        return i * ((size - 1) / last) if last > 0 else np.zeros(out)
     if mode == "tf_half_pixel_for_nn":
-        return (i + 0.5) / scale
+        return halves
     if mode == "half_pixel_symmetric":
-        center = size / 2 * (1 - out / (scale * size))
-        return center + (i + 0.5) / scale - 0.5
-    if mode in ("half_pixel", "pytorch_half_pixel"):
-        return (i + 0.5) / scale - 0.5
+        return size / 2 * (1 - out / (scale * size)) + halves - 0.5
+    if mode == "half_pixel" or (mode == "pytorch_half_pixel" and out > 1):
+        return halves - 0.5
+    if mode == "pytorch_half_pixel":
+        return np.zeros(out)
     raise ValueError(f"coordinate_transformation_mode: got {mode!r}, expected one that maps whole images")
 
 
-_DOUBT = 1e-4  # pixels: positions are as exact as a scale of float32 makes them
+def _is_ratio(scale: float, size: int, out: int) -> bool:
+    """Whether the scale is the ratio of the sizes, but for its rounding to float32."""
+    return abs(scale * size - out) <= 1e-6 * out
+
+
 _ROUNDING: dict[str, Callable[[Array], Array]] = {
     "round_prefer_floor": lambda p: np.ceil(p - 0.5),
     "round_prefer_ceil": lambda p: np.floor(p + 0.5),
@@ -181,24 +186,10 @@ _ROUNDING: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def _nearest(x: Tensor, sizes: Sequence[int], places: Sequence[Array], rounding: Callable[[Array], Array]) -> Tensor:
-    """Picks the rows and columns at these places, if they are the ones that PyTorch's rule picks, too."""
-    for k in range(2):
-        size = x.shape[2 + k]
-        own = np.arange(sizes[k]) * size // sizes[k]
-        before, after = (np.clip(rounding(places[k] + doubt), 0, size - 1) for doubt in (-_DOUBT, _DOUBT))
-        if not np.all((own == before) | (own == after)):
-            raise ValueError(
-                f"scales, sizes: got {size} to {sizes[k]} pixels with a rule of rounding that picks others than pixel "
-                f"i {size} // {sizes[k]}, expected mode 'asymmetric' with 'floor', or whole factors"
-            )
-    return F.interpolate(x, sizes)
-
-
 def _resize(node: Node, x: Any, roi: Any = None, scales: Any = None, sizes: Any = None) -> Tensor:
     _image(x)
     attributes = node.attributes
-    named = known.axes_of(node, None, 4, [0, 1, 2, 3])
+    named = [axis % 4 for axis in attributes.get("axes", range(4))]
     factors, wanted = [1.0] * 4, list(x.shape)
     if sizes is not None and np.size(sizes):
         if attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -214,32 +205,37 @@ def _resize(node: Node, x: Any, roi: Any = None, scales: Any = None, sizes: Any 
         raise ValueError("scales, sizes: got neither, expected one of them")
     if wanted[:2] != list(x.shape[:2]):
         raise ValueError(f"scales, sizes: got {factors[:2]} for batch and channels, expected 1")
-    mode = attributes.get("mode", "nearest")
-    how = attributes.get("coordinate_transformation_mode", "half_pixel")
-    if node.opset < 11:
-        how = "asymmetric"
-    return resized(x, mode, how, wanted[2:], factors[2:], attributes)
+    how = "asymmetric" if node.opset < 11 else attributes.get("coordinate_transformation_mode", "half_pixel")
+    return _resized(x, attributes.get("mode", "nearest"), how, wanted[2:], factors[2:], attributes)
 
 
-def resized(x: Tensor, mode: str, how: str, sizes: list[int], factors: list[float], attributes: Any) -> Tensor:
+def _resized(x: Tensor, mode: str, how: str, sizes: list[int], factors: list[float], attributes: Any) -> Tensor:
+    """F.interpolate, if it takes its pixels from the same places as the operator."""
     if sizes == list(x.shape[2:]) and factors == [1.0, 1.0]:
         return x
-    places = [_positions(how, x.shape[2 + k], sizes[k], factors[k]) for k in range(2)]
-    if mode == "nearest":
-        rounding = _ROUNDING[attributes.get("nearest_mode", "round_prefer_floor")]
-        return _nearest(x, sizes, places, rounding)
-    if mode != "linear" or attributes.get("antialias", 0):
-        how = " with antialias" if mode == "linear" else ""
-        raise ValueError(f"mode: got {mode!r}{how}, expected 'nearest' or 'linear'")
-    aligned = how == "align_corners"
-    for place, size, out in zip(places, x.shape[2:], sizes, strict=True):
-        own = _positions("align_corners" if aligned else "half_pixel", size, out, out / size)
-        if not np.allclose(np.clip(place, 0, size - 1), np.clip(own, 0, size - 1), atol=_DOUBT):
+    sides = list(zip(x.shape[2:], sizes, factors, strict=True))
+    places = [_positions(how, *side) for side in sides]
+    if mode not in ("nearest", "linear") or attributes.get("antialias", 0):
+        blurred = " with antialias" if attributes.get("antialias", 0) else ""
+        raise ValueError(f"mode: got {mode!r}{blurred}, expected 'nearest' or 'linear'")
+    rule = "asymmetric" if mode == "nearest" else "align_corners" if how == "align_corners" else "half_pixel"
+    rounding = _ROUNDING[attributes.get("nearest_mode", "round_prefer_floor")]
+    for (size, out, factor), place in zip(sides, places, strict=True):
+        own = _positions(rule, size, out, out / size if rule == "align_corners" else factor)
+        got, want = (rounding(place), np.floor(own)) if mode == "nearest" else (place, own)
+        if not np.allclose(np.clip(got, 0, size - 1), np.clip(want, 0, size - 1), atol=1e-4):
+            rounded = f" and {attributes.get('nearest_mode', 'round_prefer_floor')!r}" if mode == "nearest" else ""
             raise ValueError(
-                f"coordinate_transformation_mode: got {how!r} for {size} to {out} pixels, expected 'half_pixel' or "
-                "'align_corners', and scales that are the ratio of the sizes"
+                f"coordinate_transformation_mode: got {how!r}{rounded} with mode {mode!r} for {size} to {out} "
+                "pixels, expected places as of mode 'nearest' with 'asymmetric' and 'floor', or of mode 'linear' with "
+                "'half_pixel' or 'align_corners'"
             )
-    return F.interpolate(x, sizes, mode="bilinear", align_corners=aligned)
+    if rule == "align_corners":
+        return F.interpolate(x, sizes, mode="bilinear", align_corners=True)
+    kind = "nearest" if mode == "nearest" else "bilinear"
+    if all(_is_ratio(factor, size, out) for size, out, factor in sides):
+        return F.interpolate(x, sizes, mode=kind)
+    return F.interpolate(x, scale_factor=factors, mode=kind)
 
 
 def _upsample(node: Node, x: Any, scales: Any = None) -> Tensor:
@@ -252,7 +248,7 @@ def _upsample(node: Node, x: Any, scales: Any = None) -> Tensor:
     if sizes[:2] != list(x.shape[:2]):
         raise ValueError(f"scales: got {factors[:2]} for batch and channels, expected 1")
     mode = node.attributes.get("mode", "nearest")
-    return resized(x, mode, "asymmetric", sizes[2:], factors[2:], {"nearest_mode": "floor"})
+    return _resized(x, mode, "asymmetric", sizes[2:], factors[2:], {"nearest_mode": "floor"})
 
 
 def _pad(node: Node, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Tensor:
