@@ -427,7 +427,8 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
         x = _cut(x, axis, max(0, -before), x.shape[axis] - max(0, -after))
         before, after = max(0, before), max(0, after)
         if mode == "constant":
-            ends = [np.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), value) for n in (before, after)]
+            fill = real(value, "value")
+            ends = [np.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), fill) for n in (before, after)]
         else:
             ends = _continued(x, axis, before, after, mode)
         pieces = [piece for piece in (ends[0], x, ends[1]) if piece.shape[axis]]
@@ -467,18 +468,3 @@ def concat(x: Sequence[Any], dim: int = 1) -> Any:
 
 
 cat = concat
-
-
-@_on_arrays
-def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Any:
-    """Puts a constant around x: pad is (before, after) of the last axis, then of the last but one, and so on."""
-    sizes = [integer(size, "pad", 0) for size in pad]
-    choice(mode, "mode", ("constant",))
-    if len(sizes) % 2 or len(sizes) > 2 * x.ndim:
-        raise ValueError(f"pad: got {len(sizes)} sizes, expected two for each of up to {x.ndim} axes")
-    for number, size in enumerate(sizes):
-        if size:
-            axis = x.ndim - 1 - number // 2
-            border = np.full((*x.shape[:axis], size, *x.shape[axis + 1 :]), real(value, "value"))
-            x = concat([x, border] if number % 2 else [border, x], axis)
-    return x

@@ -52,16 +52,16 @@ class Emitter:
     Args:
         onnx: the package.
         graph: what is written.
-        other: the same graph for a larger batch, or None: then the batch has the size that `graph` has.
         weights: the graph's arrays, by their values.
     """
 
-    def __init__(self, onnx: Any, graph: Any, other: Any, weights: dict[int, Weight]) -> None:
+    def __init__(self, onnx: Any, graph: Any, weights: dict[int, Weight]) -> None:
         self.helper = onnx.helper
         self.float32 = onnx.TensorProto.FLOAT
         self.from_array = onnx.numpy_helper.from_array
         self.graph = graph
-        self.other = other
+        self.other: Any = None
+        self.other_arrays: dict[int, Array] = {}
         self.weights = weights
         self.opset = _OPSET
         self.names: dict[int, str] = {}
@@ -77,6 +77,10 @@ class Emitter:
     @property
     def ir_version(self) -> int:
         return _IR_VERSION[self.opset]
+
+    def compare(self, other: Any, arrays: dict[int, Array]) -> None:
+        """Takes the same graph for a larger batch, and its arrays: what changes with the batch is left open."""
+        self.other, self.other_arrays = other, arrays
 
     def begin(self, inputs: list[tuple[str, int, str]], outputs: list[int]) -> None:
         for name, value, _ in inputs:
@@ -114,6 +118,12 @@ class Emitter:
 
     def agree(self, operation: Any, twin: Any) -> bool:
         """Whether nodes for both batches can be the same."""
+        for value in self.graph.sources[operation.result]:
+            if value in self.weights and not np.array_equal(self.weights[value].array, self.other_arrays[value]):
+                axis = operation.arguments[1] if operation.method == "concat" else 0
+                same = self._shape(value)[axis] == self.other.shape(value)[axis]
+                if operation.method != "concat" or self._border(operation.arguments[0]) is None or not same:
+                    return False
         if operation.method == "reshape":
             return operation.arguments[0] == twin.arguments[0] and self._template(operation.result) is not None
         if operation.method == "slice":
@@ -430,7 +440,25 @@ class Emitter:
         return y if beta == 0.0 and alpha != 1.0 else self.node("Add", y, self.constant(beta))
 
     def concat(self, sources: Sequence[int], axis: int) -> str:
-        return self.node("Concat", *map(self.source, sources), axis=axis)
+        border = self._border(sources)
+        if border is None:
+            return self.node("Concat", *map(self.source, sources), axis=axis)
+        at, fill = border
+        axis %= len(self._shape(sources[at]))
+        before, after = (sum(self._shape(v)[axis] for v in part) for part in (sources[:at], sources[at + 1 :]))
+        pads = np.zeros((2, len(self._shape(sources[at]))), np.int64)
+        pads[:, axis] = before, after
+        return self.node("Pad", self.source(sources[at]), self.constant(pads.ravel(), np.int64), self.constant(fill))
+
+    def _border(self, sources: Sequence[int]) -> tuple[int, float] | None:
+        """Of sources that are one tensor between constants of one number, as `F.pad` makes them: where the tensor is,
+        and the number. Pad says that for any batch."""
+        tensors = [i for i, value in enumerate(sources) if value not in self.weights]
+        constants = [self.weights[value] for value in sources if value in self.weights]
+        numbers = {float(number) for weight in constants for number in np.unique(weight.array)}
+        if len(tensors) != 1 or len(numbers) != 1 or any(weight.name for weight in constants):
+            return None
+        return tensors[0], numbers.pop()
 
     def slice(self, src: int, start: Sequence[int], step: Sequence[int], size: Sequence[int]) -> str:
         axes = [

@@ -14,7 +14,7 @@ from pycnn.nn import Module
 from pycnn.onnx.emitter import Emitter, Weight
 from pycnn.onnx.model_file import check_path, onnx_package
 from pycnn.onnx.roles import METADATA, describe
-from pycnn.parameter import Array, Parameter
+from pycnn.parameter import Parameter
 from pycnn.serialization import replacing
 from pycnn.tracing import Tensor, Tracer, flatten_results
 
@@ -109,16 +109,13 @@ def _with_another_batch(model: Module, recorder: _Recorder) -> _Recorder | None:
     except (TypeError, ValueError):
         return None
     same = [o.method for o in other.operations] == [o.method for o in recorder.operations]
-    constants = zip(_arrays(recorder), _arrays(other), strict=False)
-    return other if same and all(np.array_equal(a, b) for a, b in constants) else None
-
-
-def _arrays(recorder: _Recorder) -> list[Array]:
-    return [data for _, data, _, _ in recorder.bindings.values()]
+    return other if same else None
 
 
 def _write(onnx: Any, model: Module, recorder: _Recorder, results: list[Tensor], other: _Recorder | None) -> Any:
-    emitter = Emitter(onnx, recorder.graph, other.graph if other else None, _weights(model, recorder))
+    emitter = Emitter(onnx, recorder.graph, _weights(model, recorder))
+    if other is not None:
+        emitter.compare(other.graph, {value: data for value, data, _, _ in other.bindings.values()})
     emitter.begin(recorder.inputs, [tensor.value for tensor in results])
     for i, operation in enumerate(recorder.operations):
         twin = other.operations[i] if other else None
