@@ -49,6 +49,8 @@ static inline vf vf_copysign(vf magnitude, vf sign) { return vbslq_f32(vdupq_n_u
 static inline vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
 static inline vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
 
+static inline vf vf_clamp(vf a, vf low, vf high) { return vminq_f32(vmaxq_f32(a, low), high); }
+
 static inline vm vf_gt(vf a, vf b) { return vcgtq_f32(a, b); }
 static inline vm vf_ge(vf a, vf b) { return vcgeq_f32(a, b); }
 static inline vm vf_lt(vf a, vf b) { return vcltq_f32(a, b); }
@@ -86,6 +88,16 @@ static inline vi vi_select(vm m, vi yes, vi no) { return vbslq_s32(m, yes, no); 
 static inline vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return vsubq_s32(a, b); }
 static inline vi vi_and(vi a, vi b) { return vandq_s32(a, b); }
+static inline vi vi_xor(vi a, vi b) { return veorq_s32(a, b); }
+static inline vi vi_mul_wide(vi a, vi b, vi *high)
+{
+    const uint32x4_t ua = vreinterpretq_u32_s32(a), ub = vreinterpretq_u32_s32(b);
+    const uint32x4_t low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(ua), vget_low_u32(ub)));
+    const uint32x4_t up = vreinterpretq_u32_u64(vmull_high_u32(ua, ub));
+    *high = vreinterpretq_s32_u32(vuzp2q_u32(low, up));
+    return vreinterpretq_s32_u32(vuzp1q_u32(low, up));
+}
+static inline vm vi_below(vi a, vi b) { return vcltq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)); }
 static inline vi vi_shl(vi a, int bits) { return vshlq_s32(a, vdupq_n_s32(bits)); }
 static inline vi vi_shr(vi a, int bits)
 {

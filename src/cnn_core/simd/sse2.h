@@ -71,6 +71,8 @@ static inline vf vf_load_tail_or(const float *p, int n, vf rest)
 /* max_ps gives its second operand when either is NaN: that covers a NaN in b, the selection one in a. */
 static inline vf vf_max(vf a, vf b) { return vf_select(vf_isnan(a), a, _mm_max_ps(a, b)); }
 static inline vf vf_min(vf a, vf b) { return vf_select(vf_isnan(a), a, _mm_min_ps(a, b)); }
+/* The second operand is the one that may be NaN. */
+static inline vf vf_clamp(vf a, vf low, vf high) { return _mm_min_ps(high, _mm_max_ps(low, a)); }
 
 static inline float vf_sum(vf a)
 {
@@ -116,6 +118,20 @@ static inline vi vi_select(vm m, vi yes, vi no) { return vi_bits(vf_select(m, vf
 static inline vi vi_add(vi a, vi b) { return _mm_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm_sub_epi32(a, b); }
 static inline vi vi_and(vi a, vi b) { return _mm_and_si128(a, b); }
+static inline vi vi_xor(vi a, vi b) { return _mm_xor_si128(a, b); }
+static inline vi vi_mul_wide(vi a, vi b, vi *high)
+{
+    const __m128i even = _mm_mul_epu32(a, b);
+    const __m128i odd = _mm_mul_epu32(_mm_srli_epi64(a, 32), _mm_srli_epi64(b, 32));
+    const __m128i upper = _mm_setr_epi32(0, -1, 0, -1);
+    *high = _mm_or_si128(_mm_srli_epi64(even, 32), _mm_and_si128(odd, upper));
+    return _mm_or_si128(_mm_andnot_si128(upper, even), _mm_slli_epi64(odd, 32));
+}
+static inline vm vi_below(vi a, vi b)
+{
+    const vi sign = _mm_set1_epi32(INT32_MIN); /* signed comparison is all there is */
+    return _mm_castsi128_ps(_mm_cmpgt_epi32(_mm_xor_si128(b, sign), _mm_xor_si128(a, sign)));
+}
 static inline vi vi_shl(vi a, int bits) { return _mm_slli_epi32(a, bits); }
 static inline vi vi_shr(vi a, int bits) { return _mm_srli_epi32(a, bits); }
 static inline vf vf_of_vi(vi a) { return _mm_cvtepi32_ps(a); }
