@@ -77,5 +77,6 @@ __all__ = [
     "regularizers",
     "save",
     "set_num_threads",
+    "sklearn",
     "summary",
 ]

@@ -13,7 +13,7 @@ from helpers import as_double, normal
 from pycnn import losses, models, nn, optim
 
 torch = pytest.importorskip("torch")
-torch_models = pytest.importorskip("torch_models")
+from pycnn.bench.engines import torch_networks as torch_models  # noqa: E402
 
 NARROW = (16, 0, 24, 0, 32, 32, 0, 32, 32, 0, 32, 32, 0)  # VGG-11's channels; the classifier is large enough
 PAIRS = {

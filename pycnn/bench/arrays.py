@@ -35,6 +35,11 @@ def full(shape: tuple[int, ...], value: float) -> Array:
     return array
 
 
+def targets(n: int, classes: int = 10) -> Array:
+    """Classes, the same for everybody."""
+    return np.random.default_rng(1).integers(0, classes, n)
+
+
 def channels_last(array: Array) -> Array:
     """The same values and the same logical shape (n, c, h, w); memory (n, h, w, c). Other ranks stay."""
     if array.ndim != 4:

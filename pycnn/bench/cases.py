@@ -287,6 +287,37 @@ def update_cases(batches: Iterable[int] | None) -> Iterator[Case]:
             yield replace(case, name=f"{count:,} parameters")
 
 
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+# Name, shape of an image, multiply-accumulates of an image, batches of inference, batches of training.
+NETWORKS: tuple[tuple[str, tuple[int, int, int], float, tuple[int, ...], tuple[int, ...]], ...] = (
+    ("resnet18", (3, 224, 224), 1.814e9, (1, 16), (16,)),
+    ("resnet50", (3, 224, 224), 4.089e9, (1,), (8,)),
+    ("mobilenet_v2", (3, 224, 224), 0.301e9, (1, 16), (16,)),
+    ("vgg11_bn", (3, 224, 224), 7.609e9, (1,), ()),
+    ("resnet20_cifar", (3, 32, 32), 0.0406e9, (), (128,)),
+    ("mnist_cnn", (1, 28, 28), 0.0120e9, (), (128,)),
+)
+
+
+def net_cases(batches: Iterable[int] | None) -> Iterator[Case]:
+    """Inference with constant weights, and training steps (forward, loss, backward, SGD with momentum and weight
+    decay), which count as three passes."""
+    for direction, title, passes in ((FORWARD, "inference", 1), (STEP, "training step", 3)):
+        for name, image, macs, inference, training in NETWORKS:
+            for n in batches or (inference if direction == FORWARD else training):
+                yield Case(
+                    suite="nets",
+                    group=title,
+                    name=f"{name} n{n}",
+                    op="network",
+                    direction=direction,
+                    shape=(n, *image),
+                    flops=2.0 * passes * macs * n,
+                    options={"network": name},
+                )
+
+
 # ---- pycnn against itself --------------------------------------------------------------------------------------------
 
 
@@ -351,7 +382,14 @@ def tails_families(batches: Iterable[int] | None, threads: int, width: int) -> I
 
 # ---- suites ----------------------------------------------------------------------------------------------------------
 
-SUITES = {"conv": conv_cases, "norm": norm_cases, "act": act_cases, "pool": pool_cases, "update": update_cases}
+SUITES = {
+    "conv": conv_cases,
+    "norm": norm_cases,
+    "act": act_cases,
+    "pool": pool_cases,
+    "update": update_cases,
+    "nets": net_cases,
+}
 FAMILIES = ("scaling", "tails")
 NAMES = (*SUITES, *FAMILIES, "all")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from pycnn.bench import arrays
+from pycnn.bench import arrays, networks
 from pycnn.bench.cases import FORWARD, Case
+from pycnn.onnx import save
 from pycnn.parameter import Array
 
 _OPSET = 21
@@ -31,6 +34,8 @@ def build(case: Case) -> bytes | None:
     """A model from `x` to `y`, or None: backward passes and training are not to be had."""
     if case.direction != FORWARD:
         return None
+    if case.op == "network":
+        return _network(case)
     onnx: Any = importlib.import_module("onnx")
     helper = onnx.helper
     constants: dict[str, Array] = {}
@@ -53,6 +58,13 @@ def build(case: Case) -> bytes | None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     text: bytes = model.SerializeToString()
     return text
+
+
+def _network(case: Case) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.onnx")
+        save(networks.create(case.options["network"]).eval(), path, case.shape)
+        return path.read_bytes()
 
 
 def _nodes(case: Case, node: Any, constant: Any) -> list[Any] | None:

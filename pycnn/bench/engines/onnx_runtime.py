@@ -32,6 +32,8 @@ class _OnnxRuntime:
         if model is None:
             return {}
         x = arrays.normal(case.shape, 0)
+        if case.op == "network":
+            return {"": self._work(self._session(model, case.threads), x)}
         with tempfile.TemporaryDirectory() as folder:
             optimized = Path(folder, "optimized.onnx")
             session = self._session(model, case.threads, optimized)

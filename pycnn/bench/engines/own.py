@@ -1,4 +1,6 @@
-"""pycnn: graphs of one operation (two for BatchNorm+ReLU), run by the engine without the layers around it."""
+"""pycnn: graphs of one operation (two for BatchNorm+ReLU), run by the engine without the layers around it.
+
+Forward passes have constant weights, packed once, as the peers have them. Networks are compiled, or trained by Trainer."""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pycnn import __version__, _core, cpu_info, set_num_threads
-from pycnn.bench import arrays
+from pycnn import Trainer, __version__, _core, compile, cpu_info, losses, optim, set_num_threads
+from pycnn.bench import arrays, networks
 from pycnn.bench.cases import BACKWARD_WEIGHTS, FORWARD, STEP, Case
 from pycnn.bench.engines import Work
 from pycnn.parameter import Array
@@ -136,7 +138,13 @@ def _graph_work(case: Case) -> Work:
     keep = case.direction != FORWARD or case.op in _TRAINING
     if case.direction == FORWARD and keep:
         graph.require_gradient(builder.src)
-    runner = _core.Runner(graph, [("x", builder.src, "float32")], [dst], backward=keep, repeat=True, copy=False)
+    inputs = [("x", builder.src, "float32")]
+    if not keep:
+        constants = [(value, data) for value, data, _ in builder.bound]
+        plan = _core.FrozenPlan(graph, inputs, [dst], constants)
+        x = arrays.channels_last(arrays.normal(case.shape, 0))
+        return Work(lambda: plan.run((x,)), lambda results: results[0])
+    runner = _core.Runner(graph, inputs, [dst], backward=keep, repeat=True, copy=False)
     for value, data, diff in builder.bound:
         runner.bind(value, data, diff)
     src = (arrays.channels_last(arrays.normal(case.shape, 0)),)
@@ -148,6 +156,18 @@ def _graph_work(case: Case) -> Work:
         [(_, _, diff_weights)] = builder.bound
         return Work(lambda: runner.backward(diff_dst, False), lambda _: diff_weights)
     return Work(lambda: runner.backward(diff_dst), lambda results: results[0])
+
+
+def _network_work(case: Case) -> Work:
+    model = networks.create(case.options["network"])
+    x = arrays.channels_last(arrays.normal(case.shape, 0))
+    if case.direction == FORWARD:
+        plan = compile(model, case.shape)
+        return Work(lambda: plan(x), lambda y: y)
+    optimizer = optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    trainer = Trainer(model, losses.CrossEntropyLoss(), optimizer)
+    targets = arrays.targets(case.shape[0])
+    return Work(lambda: trainer.step(x, targets), lambda loss: np.array([loss]))
 
 
 def _update_work(case: Case) -> Work:
@@ -176,6 +196,8 @@ class _Own:
         set_num_threads(threads)
 
     def prepare(self, case: Case) -> dict[str, Work]:
+        if case.op == "network":
+            return {"": _network_work(case)}
         return {"": _update_work(case) if case.direction == STEP else _graph_work(case)}
 
 

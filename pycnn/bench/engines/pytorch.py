@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pycnn.bench import arrays
+import numpy as np
+
+from pycnn.bench import arrays, networks
 from pycnn.bench.cases import BACKWARD_WEIGHTS, FORWARD, STEP, Case
 from pycnn.bench.engines import Work
 
@@ -31,6 +33,8 @@ class _Torch:
             self._torch.set_num_threads(threads)
 
     def prepare(self, case: Case) -> dict[str, Work]:
+        if case.op == "network":
+            return self._networks(case)
         if case.direction == STEP:
             return {"fused": self._update(case)}
         if len(case.shape) != 4:
@@ -126,6 +130,40 @@ class _Torch:
             ),
             lambda y: y.to_dense().numpy(),
         )
+
+    def _networks(self, case: Case) -> dict[str, Work]:
+        torch = self._torch
+        layouts = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+        if case.direction == STEP:
+            return {name: self._training(case, layout) for name, layout in layouts.items()}
+        variants = {}
+        for name, layout in layouts.items():
+            network = networks.load_into_torch(case.options["network"], torch).eval().to(memory_format=layout)
+            x = self._tensor(case.shape, 0, layout)
+            variants[name] = self._inference(network, x)
+            with torch.no_grad():
+                frozen = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(network, x)))
+            variants[f"{name} frozen"] = self._inference(frozen, x)
+        return variants
+
+    def _inference(self, network: Any, x: Any) -> Work:
+        return Work(self._without_gradients(lambda: network(x)), lambda y: y.numpy())
+
+    def _training(self, case: Case, layout: Any) -> Work:
+        torch = self._torch
+        network = networks.load_into_torch(case.options["network"], torch).train().to(memory_format=layout)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
+        x = self._tensor(case.shape, 0, layout)
+        targets = torch.from_numpy(arrays.targets(case.shape[0]))
+
+        def step() -> float:
+            optimizer.zero_grad(set_to_none=True)
+            loss = torch.nn.functional.cross_entropy(network(x), targets)
+            loss.backward()
+            optimizer.step()
+            return float(loss.detach())
+
+        return Work(step, lambda loss: np.array([loss]))
 
     def _without_gradients(self, call: Callable[[], Any]) -> Callable[[], Any]:
         torch = self._torch

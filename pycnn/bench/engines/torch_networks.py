@@ -213,3 +213,17 @@ class UNet(nn.Module):
 
 def unet(num_classes=2, in_channels=3, base_width=64):
     return UNet(num_classes, in_channels, base_width)
+
+
+def mnist_cnn(num_classes=10, in_channels=1):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(9216, 128),
+        nn.ReLU(),
+        nn.Linear(128, num_classes),
+    )
