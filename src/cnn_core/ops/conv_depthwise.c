@@ -1,6 +1,7 @@
 /* Depthwise convolution of any geometry: every channel is convolved with a filter of its own, so that vectors run over
  * channels. A task computes a strip of channels for a block of pixels. conv_depthwise_rows.c is faster where it suits. */
 #include "ops/conv.h"
+#include "ops/conv_epilogue.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
 
@@ -116,15 +117,13 @@ static size_t packed_bytes(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
 /* What follows the sums and the bias, while the block is in the cache. */
 static void finish_block(const cnn_conv_call *call, const cnn_depthwise_block *block, float *const *dst)
 {
-    const struct cnn_activation_attributes *a = call->activation;
     for (int64_t p = 0; p < block->pixels; p++) {
         float *to = dst[p] + block->first;
         if (call->addend != NULL) {
             const cnn_rows sums = {.data = to, .step = 1}, addend = {.data = call->addend + (to - call->out), .step = 1};
             call->kernels->elementwise.add(1, block->channels, sums, addend, 1.0f, to);
         }
-        if (a != NULL)
-            call->kernels->activation.forward[a->kind](block->channels, to, to, (float)a->alpha, (float)a->beta);
+        cnn_conv_activate(call, block->channels, to);
     }
 }
 

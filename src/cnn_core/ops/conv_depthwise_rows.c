@@ -3,9 +3,8 @@
  * Forward and backward data: a task computes a band of rows, of one image and a strip of channels. For each row of dst
  * it lists the rows of src inside the image that it sees; stride, dilation, padding and phases of rows live in these
  * lists, those of columns in the kernel. Backward weights: a task sums over a share of all rows of y. */
-#include <math.h>
-
 #include "ops/conv.h"
+#include "ops/conv_epilogue.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
 
@@ -156,23 +155,15 @@ static void list_rows(const rows_job *job, int64_t image, int64_t first, int64_t
     }
 }
 
-static bool clamps(const struct cnn_activation_attributes *activation)
-{
-    return activation != NULL && (activation->kind == CNN_RELU || activation->kind == CNN_RELU6);
-}
-
 /* What the kernel does not do itself: any activation that is no clamp, while the band is in the cache. */
 static void activate_band(const cnn_conv_call *call, const cnn_depthwise_band *band)
 {
-    const struct cnn_activation_attributes *a = call->activation;
-    if (a == NULL || band->clamps) return;
+    if (call->activation == NULL || band->clamps) return;
     const bool whole = band->channels == band->pitch;
     const int64_t pixels = whole ? 1 : band->dst_w, count = whole ? band->dst_w * band->pitch : band->channels;
     for (int64_t r = 0; r < band->rows; r++)
-        for (int64_t p = 0; p < pixels; p++) {
-            float *dst = band->row[r].dst + p * band->pitch + band->first;
-            call->kernels->activation.forward[a->kind](count, dst, dst, (float)a->alpha, (float)a->beta);
-        }
+        for (int64_t p = 0; p < pixels; p++)
+            cnn_conv_activate(call, count, band->row[r].dst + p * band->pitch + band->first);
 }
 
 static void run_band(void *arg, int64_t task, int32_t thread)
@@ -189,6 +180,7 @@ static void run_band(void *arg, int64_t task, int32_t thread)
     const int64_t dst_h = back ? conv->ih : conv->oh;
     const int64_t first = cnn_split(dst_h, plan->bands, index);
     const rows_strip strip = strip_at(plan, strip_index);
+    const cnn_conv_epilogue epilogue = cnn_conv_epilogue_of(call);
 
     cnn_depthwise_row *rows = (void *)(job->scratch + (size_t)thread * plan->row_bytes);
     cnn_depthwise_band band = {
@@ -201,17 +193,15 @@ static void run_band(void *arg, int64_t task, int32_t thread)
         .first = strip.begin,
         .channels = strip.end - strip.begin,
         .weights_stride = plan->taps * plan->width,
-        .bias = call->bias,
-        .low = 0.0f,
-        .clamps = clamps(call->activation),
+        .bias = epilogue.bias,
+        .clamps = epilogue.clamps,
+        .low = epilogue.low,
+        .high = epilogue.high,
     };
-    if (band.clamps) band.high = call->activation->kind == CNN_RELU6 ? 6.0f : INFINITY;
     list_rows(job, image, first, band.rows, rows);
     (back && !turns ? kernels->spread[wide] : kernels->forward[wide][skips])(&band);
     activate_band(call, &band);
 }
-
-static int64_t tasks_of_strip(const rows_plan *plan, const cnn_conv *conv) { return conv->n * plan->bands; }
 
 /* A strip that is one task packs for itself. */
 static void pack_and_run_band(void *arg, int64_t task, int32_t thread)
@@ -220,10 +210,10 @@ static void pack_and_run_band(void *arg, int64_t task, int32_t thread)
     run_band(arg, task, thread);
 }
 
-static void pack_all(const rows_job *job)
+static void pack_all(rows_job *job)
 {
-    const double work = 1.0 * (double)(job->plan->channels * job->plan->taps);
-    cnn_parallel(cnn_useful_threads(job->call->threads, work), job->plan->strips, pack_strip, (void *)(uintptr_t)job);
+    const double work = (double)(job->plan->channels * job->plan->taps); /* some nanosecond for each */
+    cnn_parallel(cnn_useful_threads(job->call->threads, work), job->plan->strips, pack_strip, job);
 }
 
 static void rows_pack(const cnn_conv_call *call, void *packed)
@@ -321,13 +311,14 @@ static void run_rows(const cnn_conv_call *call)
         }
         return;
     }
-    const bool alone = tasks_of_strip(&plan, call->conv) == 1;
+    const int64_t tasks_of_strip = call->conv->n * plan.bands;
+    const bool alone = tasks_of_strip == 1;
     if (call->packed == NULL) {
         job.weights = job.to_weights = cnn_take(&cursor, plan.weights_bytes);
         if (!alone) pack_all(&job);
     }
     job.scratch = cursor;
-    cnn_parallel(threads, plan.strips * tasks_of_strip(&plan, call->conv),
+    cnn_parallel(threads, plan.strips * tasks_of_strip,
                  alone && call->packed == NULL ? pack_and_run_band : run_band, &job);
 }
 
