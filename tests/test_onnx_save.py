@@ -123,11 +123,17 @@ NETWORKS = {
         lambda: Lambda(lambda self, x: x * F.sigmoid(self.c(F.adaptive_avg_pool2d(x, 1))), c=nn.Conv2d(3, 3, 1)),
         IMAGE,
     ),
+    "borders": (lambda: Lambda(lambda self, x: F.pad(x, (1, 2, 0, 3, 1, 0), value=0.5)), IMAGE),
+    "mirrored borders": (lambda: Lambda(lambda self, x: F.pad(F.pad(x, (1, 2), "reflect"), (2, 0), "replicate")), IMAGE),
     "a buffer": (scale_by_buffer, (2, 3, 4, 5)),
     "a layer twice": (lambda: Lambda(lambda self, x: self.c(F.relu(self.c(x))), c=nn.Conv2d(3, 3, 1)), IMAGE),
     "lenet5": (pycnn.models.lenet5, (1, 1, 28, 28)),
     "digits_cnn": (pycnn.models.digits_cnn, (1, 1, 28, 28)),
     "digits_cnn on other sizes": (pycnn.models.digits_cnn, (1, 1, 56, 28)),
+    "resnet18": (pycnn.models.resnet18, (1, 3, 32, 32)),
+    "resnet20_cifar": (pycnn.models.resnet20_cifar, (1, 3, 32, 32)),
+    "mobilenet_v2": (pycnn.models.mobilenet_v2, (1, 3, 32, 32)),
+    "unet": (lambda: pycnn.models.unet(base_width=4), (1, 3, 36, 20)),
 }
 ROWS = ("Linear on one row",)  # has no batch
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
-
 from pycnn.onnx import known, roles
 from pycnn.onnx.fusion import fuse
 from pycnn.onnx.model_file import ModelFile, Node, read
 from pycnn.onnx.module import OnnxModule
 from pycnn.onnx.operators import OPERATORS
 
-# What leaves an initializer's numbers as they are: the result goes by the initializer's name.
-_SHAPERS = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+# What leaves an initializer's numbers as they are: the result goes by the initializer's name. That of an Identity has a
+# name of its own: PyTorch's exporter writes initializers of equal numbers once.
+_SHAPERS = ("Cast", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def load(path: str | os.PathLike[str]) -> OnnxModule:
@@ -64,6 +63,8 @@ def _fold(file: ModelFile) -> dict[str, str]:
         file.arrays.update(zip(node.results, results, strict=False))
         if node.operator in _SHAPERS and node.sources[0] in names:
             names[node.results[0]] = names[node.sources[0]]
+        elif node.operator == "Identity" and node.sources[0] in names:
+            names[node.results[0]] = node.results[0]
     file.nodes[:] = left
     return names
 
@@ -71,11 +72,9 @@ def _fold(file: ModelFile) -> dict[str, str]:
 def _computed(file: ModelFile, node: Node) -> list[Any]:
     sources = [file.arrays[source] if source else None for source in node.sources]
     try:
-        with np.errstate(all="ignore"):
-            results = known.OPERATORS[node.operator](node, *sources)
+        return known.compute(node, sources)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{file.path}: {node}: {error}") from error
-    return results if isinstance(results, list) else [results]
 
 
 def _try(file: ModelFile, model: OnnxModule) -> None:

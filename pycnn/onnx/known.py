@@ -40,8 +40,10 @@ def target_shape(node: Node, shape: tuple[int, ...], wanted: Array) -> tuple[int
     if sizes.count(-1) > 1 or any(size < -1 for size in sizes):
         raise ValueError(f"shape: got {sizes}, expected sizes and at most one -1")
     if -1 in sizes:
-        others = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = math.prod(shape) // others if others else 0
+        if math.prod(shape) == 0 and 0 in sizes:  # a batch of none: what remains is what its images would have
+            shape = tuple(size for size in shape if size)
+        others = math.prod(size for size in sizes if size > 0)
+        sizes[sizes.index(-1)] = math.prod(shape) // others
     return tuple(sizes)
 
 
@@ -221,3 +223,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Where": _plain(np.where),
 }
 OF_SHAPE = ("Shape", "Size")  # these know their result for a tensor without values, too
+
+
+def compute(node: Node, sources: list[Any]) -> list[Array]:
+    """The node's results. ValueError, or what NumPy raises, for what cannot be computed."""
+    with np.errstate(all="ignore"):
+        results = OPERATORS[node.operator](node, *sources)
+    return [np.asarray(result) for result in (results if isinstance(results, list) else [results])]

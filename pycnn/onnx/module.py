@@ -80,8 +80,7 @@ class OnnxModule(Module):
         try:
             has_values = all(isinstance(s, np.ndarray) for s in sources if s is not None)
             if node.operator in known.OPERATORS and (has_values or node.operator in known.OF_SHAPE):
-                results = known.OPERATORS[node.operator](node, *sources)
-                return results if isinstance(results, list) else [results]
+                return list(known.compute(node, sources))
             if node.operator not in OPERATORS:
                 raise ValueError("sources: got a computed tensor, expected constants")
             more: dict[str, Any] = {"training": self.training} if node.operator in OF_MODE else {}

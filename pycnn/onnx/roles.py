@@ -1,8 +1,8 @@
 """Which arrays of a file are parameters, which are buffers, and which are mere constants.
 
-Files do not say. Where an operator has a place for weights, what stands there is a parameter, whatever its name;
-running statistics are buffers; an initializer of several numbers that is added or multiplied is a parameter, too. A
-file that `pycnn.onnx.save` wrote lists the names in its metadata, and the list holds.
+Files do not say. The weights of a convolution or a matrix product are parameters. So is an initializer where another
+operator has a place for weights, and one of several numbers that is added or multiplied; running statistics are
+buffers. A file that `pycnn.onnx.save` wrote lists the names in its metadata, and the list holds.
 
 Arrays are brought into the form in which pycnn's operations take them: matrices (out, in), slopes of PReLU (c).
 """
@@ -99,16 +99,19 @@ def assign(file: ModelFile, initializers: dict[str, str]) -> State:
             wanted, form = places.get(i, ("constant", _as_it_is))
             array = form(node, file.arrays[source])
             name = initializers.get(source, source)
-            role = _role(wanted, name, source in initializers, array, declared)
+            is_weight = i == 1 and node.operator in _PRODUCTS
+            role = _role(wanted, name, is_weight or source in initializers, array, declared)
             if role == "constant":
                 constants.append((node, i, array))
                 continue
             origin = source, array is not file.arrays[source]
+            if taken.get(name, origin) != origin:
+                name = source
             if taken.setdefault(name, origin) != origin:
                 raise ValueError(f"{file.path}: {node} takes {name!r} in another form than a node before it")
             (state.parameters if role == "parameter" else state.buffers)[name] = array
             node.sources[i] = name
-            if role == "parameter" and i == 1 and node.operator in _PRODUCTS:
+            if role == "parameter" and is_weight:
                 state.weights.add(name)
     for node, i, array in constants:
         source = node.sources[i]
@@ -121,15 +124,15 @@ def assign(file: ModelFile, initializers: dict[str, str]) -> State:
     return state
 
 
-def _role(role: str, name: str, is_initializer: bool, array: Array, declared: dict[str, Any] | None) -> str:
+def _role(role: str, name: str, is_own: bool, array: Array, declared: dict[str, Any] | None) -> str:
     if array.dtype.kind != "f":
         return "constant"
     if declared is not None:
         kinds = {"parameter": declared["parameters"], "buffer": declared["buffers"]}
         return next((kind for kind, names in kinds.items() if name in names), "constant")
     if role == "operand":
-        return "parameter" if is_initializer and array.size > 1 else "constant"
-    return role
+        return "parameter" if is_own and array.size > 1 else "constant"
+    return role if is_own else "constant"
 
 
 def _declared(file: ModelFile) -> dict[str, Any] | None:
