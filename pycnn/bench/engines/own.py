@@ -1,7 +1,7 @@
 """pycnn: graphs of one operation (two for BatchNorm+ReLU), run by the engine without the layers around it.
 
 Forward passes have constant weights, packed once, as the peers have them. Networks are compiled, or trained by a
-Trainer.
+Trainer."""
 
 from __future__ import annotations
 
