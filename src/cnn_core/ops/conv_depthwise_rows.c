@@ -11,6 +11,7 @@
 #define LINE 16 /* channels of a cache line; every vector's width divides it */
 #define STRIP_LINES 4
 #define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
+#define LEAST_SHARE 256 /* pixels of y: clearing a share's sums and adding them up costs as much as some dozens */
 #define MOST_SHARES 16
 
 typedef struct rows_plan {
@@ -37,7 +38,8 @@ static rows_plan plan_rows(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     const size_t weights = cnn_size_mul((size_t)(plan.vectors * plan.width), (size_t)plan.taps * sizeof(float));
     if (pass == CNN_CONV_BACKWARD_WEIGHTS) {
         const int64_t rows = conv->n * conv->oh;
-        plan.shares = cnn_min_i64(cnn_min_i64(cnn_ceil_div(CNN_CONV_TASKS, plan.strips), MOST_SHARES), rows);
+        const int64_t wanted = cnn_min_i64(cnn_ceil_div(CNN_CONV_TASKS, plan.strips), MOST_SHARES);
+        plan.shares = cnn_min_i64(cnn_min_i64(wanted, cnn_ceil_div(rows * conv->ow, LEAST_SHARE)), rows);
         plan.sums_bytes = cnn_size_align(cnn_size_mul(weights, (size_t)plan.shares));
         plan.kernel_bytes = cnn_size_align((size_t)conv->kh * sizeof(cnn_depthwise_tap));
     } else {
