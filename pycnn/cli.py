@@ -1,4 +1,4 @@
-"""The command line: pycnn train | eval | predict | summary | bench | info."""
+"""The command line: pycnn train | eval | predict | summary | bench | convert | info."""
 
 from __future__ import annotations
 
@@ -137,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     from pycnn import bench
 
     bench.add_arguments(add("bench", bench.run, "Speed of the engine beside the libraries that are installed."))
+
+    from pycnn import _cli_convert
+
+    convert = add("convert", _convert, "Weights or a network from one kind of file to another.", _cli_convert.DETAILS)
+    _cli_convert.add_arguments(convert, _shape, _positive)
 
     add("info", _info, "Versions, and what of this machine pycnn uses.")
     return parser
@@ -330,6 +335,16 @@ def _summarize(args: argparse.Namespace) -> int:
         model = models.create(args.model, in_channels=shape[-3], **classes)
     print(pycnn.summary(model, shape))
     return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from pycnn import _cli_convert
+
+    def load(path: str) -> tuple[Any, list[int]]:
+        model, known = _load(path)
+        return model, known.shape
+
+    return _cli_convert.run(args, load)
 
 
 def _info(args: argparse.Namespace) -> int:

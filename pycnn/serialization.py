@@ -22,7 +22,7 @@ from pycnn.nn import Module
 from pycnn.parameter import Array
 
 _SUFFIX = ".safetensors"
-_PYTORCH_SUFFIXES = (".pth", ".pt")
+PYTORCH_SUFFIXES = (".pth", ".pt")
 _DTYPES = {
     "float64": "F64",
     "int64": "I64",
@@ -62,11 +62,19 @@ def save(model: Module, path: str | os.PathLike[str], metadata: dict[str, str] |
     target = check_path(path)
     if not isinstance(model, Module):
         raise TypeError(f"model: got {type(model).__name__}, expected pycnn.nn.Module")
+    write_tensors(model.state_dict(), target, metadata)
+
+
+def write_tensors(
+    tensors: dict[str, Array], path: str | os.PathLike[str], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes arrays by name, as `save` does those of a model."""
+    target = check_path(path)
     texts = {"format": "pycnn", "pycnn_version": cpu_info()["version"], **(metadata or {})}
     for name, text in texts.items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"metadata: got {name!r}: {type(text).__name__}, expected str: str")
-    header, arrays = _layout(model.state_dict(), texts)
+    header, arrays = _layout(tensors, texts)
     with replacing(target) as file:
         file.write(header)
         for array in arrays:
@@ -95,7 +103,7 @@ def _layout(state: dict[str, Array], texts: dict[str, str]) -> tuple[bytes, list
     end = 0
     for name, array in sorted(state.items(), key=lambda item: (-item[1].itemsize, item[0])):  # so all are aligned
         if str(array.dtype) not in _DTYPES:
-            raise TypeError(f"model: {name} is of {array.dtype}, expected one of {', '.join(_DTYPES)}")
+            raise TypeError(f"tensors: {name} is of {array.dtype}, expected one of {', '.join(_DTYPES)}")
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": _DTYPES[str(array.dtype)], "shape": array.shape, "data_offsets": (begin, end)}
         arrays.append(np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
@@ -139,10 +147,10 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
         As `load_weights`.
     """
     source = Path(path)
-    if source.suffix in _PYTORCH_SUFFIXES:
+    if source.suffix in PYTORCH_SUFFIXES:
         return _pth.read(source)
     if source.suffix != _SUFFIX:
-        expected = ", ".join((_SUFFIX, *_PYTORCH_SUFFIXES))
+        expected = ", ".join((_SUFFIX, *PYTORCH_SUFFIXES))
         raise ValueError(f"path: got {str(path)!r}, expected a name that ends in one of {expected}")
     return _read(source)[0]
 

@@ -215,7 +215,7 @@ def test_threads(capsys):
 def test_help(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("train", "eval", "predict", "summary", "bench", "info"):
+    for command in ("train", "eval", "predict", "summary", "bench", "convert", "info"):
         assert re.search(rf"^  +{command} ", out, re.MULTILINE)
         code, text, _ = run(capsys, command, "--help")
         assert code == 0 and f"pycnn {command}" in text

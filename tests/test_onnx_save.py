@@ -124,10 +124,7 @@ NETWORKS = {
         IMAGE,
     ),
     "borders": (lambda: Lambda(lambda self, x: F.pad(x, (1, 2, 0, 3, 1, 0), value=0.5)), IMAGE),
-    "mirrored borders": (
-        lambda: Lambda(lambda self, x: F.pad(F.pad(x, (1, 2), "reflect"), (2, 0), "replicate")),
-        IMAGE,
-    ),
+    "mirrored borders": (lambda: Lambda(lambda self, x: F.pad(x, (1, 2, 2, 0), "reflect")), IMAGE),
     "a buffer": (scale_by_buffer, (2, 3, 4, 5)),
     "a layer twice": (lambda: Lambda(lambda self, x: self.c(F.relu(self.c(x))), c=nn.Conv2d(3, 3, 1)), IMAGE),
     "lenet5": (pycnn.models.lenet5, (1, 1, 28, 28)),

@@ -14,6 +14,7 @@ from helpers import (
     in_dtype,
     layouts,
     normal,
+    raises,
     randomize,
 )
 from pycnn import functional as F
@@ -180,3 +181,47 @@ def test_shape_is_concrete_in_forward():
 
     Shapes()(normal((2, 3, 4, 6)))
     assert seen[0] == ((2, 3, 4, 6), (2, 3, 2, 3))
+
+
+NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", NUMPY_MODES)
+@pytest.mark.parametrize("sides", [(1, 2), (0, 3), (2, 0, 1, 3), (1, 1, 0, 0, 2, 1), (0, 0, 0, 0)])
+def test_pad(dtype, mode, sides):
+    x = normal((2, 4, 5, 6), dtype)
+    pairs = [(0, 0)] * (4 - len(sides) // 2) + [sides[i : i + 2] for i in range(len(sides) - 2, -1, -2)]
+    more = {"constant_values": -1.5} if mode == "constant" else {}
+    want = np.pad(x, pairs, NUMPY_MODES[mode], **more)
+    np.testing.assert_array_equal(F.pad(x, sides, mode, -1.5), want)
+
+
+def test_pad_that_takes_away():
+    x = normal((2, 3, 5, 6))
+    np.testing.assert_array_equal(F.pad(x, (-1, 1, -2, -1)), np.pad(x[:, :, 2:-1, 1:], ((0, 0),) * 3 + ((0, 1),)))
+
+
+@pytest.mark.parametrize("mode", NUMPY_MODES)
+def test_gradient_of_pad(mode):
+    class Padded(nn.Module):
+        def forward(self, x):
+            return F.pad(x, (1, 2, 2, -1), mode)
+
+    check_gradients(Padded(), normal((2, 3, 4, 5), np.float64))
+
+
+def test_pad_refuses():
+    x = normal((1, 2, 3, 3))
+    with raises(ValueError, "pad", "3"):
+        F.pad(x, (1, 2, 3))
+    with raises(ValueError, "pad", "10"):
+        F.pad(x, (1,) * 10)
+    with raises(ValueError, "mode", "mirror"):
+        F.pad(x, (1, 1), "mirror")
+    with raises(ValueError, "pad", "reflect", "2"):
+        F.pad(x, (3, 0), "reflect")
+    with raises(TypeError, "pad", "float"):
+        F.pad(x, (0.5, 1))
+    with raises(TypeError, "value", "str"):
+        F.pad(x, (1, 1), value="0")
