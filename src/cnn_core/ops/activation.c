@@ -12,18 +12,18 @@ typedef struct activation_kind {
 } activation_kind;
 
 static const activation_kind kinds[CNN_ACTIVATION_COUNT] = {
-    [CNN_SIGMOID] = {NULL, NULL, 0.7},
-    [CNN_TANH] = {NULL, NULL, 0.7},
+    [CNN_SIGMOID] = {NULL, NULL, 0.4},
+    [CNN_TANH] = {NULL, NULL, 0.5},
     [CNN_RELU] = {NULL, NULL, 0.2},
     [CNN_RELU6] = {NULL, NULL, 0.2},
     [CNN_LEAKY_RELU] = {"negative_slope", NULL, 0.2},
-    [CNN_SOFTPLUS] = {"beta", "threshold", 1.5},
-    [CNN_MISH] = {NULL, NULL, 0.7},
-    [CNN_SILU] = {NULL, NULL, 0.7},
-    [CNN_GELU] = {NULL, NULL, 1.0},
-    [CNN_GELU_TANH] = {NULL, NULL, 0.8},
-    [CNN_ELU] = {"alpha", NULL, 0.6},
-    [CNN_SELU] = {NULL, NULL, 0.6},
+    [CNN_SOFTPLUS] = {"beta", "threshold", 1.0},
+    [CNN_MISH] = {NULL, NULL, 0.5},
+    [CNN_SILU] = {NULL, NULL, 0.5},
+    [CNN_GELU] = {NULL, NULL, 0.7},
+    [CNN_GELU_TANH] = {NULL, NULL, 0.6},
+    [CNN_ELU] = {"alpha", NULL, 0.4},
+    [CNN_SELU] = {NULL, NULL, 0.4},
     [CNN_HARDSWISH] = {NULL, NULL, 0.2},
     [CNN_HARDSIGMOID] = {NULL, NULL, 0.2},
 };

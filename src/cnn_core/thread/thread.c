@@ -36,8 +36,8 @@ const char *cnn_thread_backend(void)
     return CNN_THREADS;
 }
 
-/* Waking and joining a region costs some 5 microseconds; splitting pays once each thread has a few times that to do. */
-#define WORTH_A_THREAD 10000.0
+/* A thread has to have this much to do, in nanoseconds, for splitting to pay: docs/threads.md. */
+#define WORTH_A_THREAD 5000.0
 
 int32_t cnn_useful_threads(int32_t threads, double work)
 {
