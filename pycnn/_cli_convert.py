@@ -54,9 +54,9 @@ def run(args: argparse.Namespace, load: Callable[[str], tuple[Module, Sequence[i
             model, image = load(args.source)
         else:
             raise ValueError(f"--model: {args.source} does not say what network its weights are for; expected a name")
-        shape = tuple(args.input_shape or image)[-3:]
-        onnx.save(model, args.target, (1, *shape))
-        print(f"saved {args.target}: {model.num_parameters:,} parameters, for images of {' x '.join(map(str, shape))}")
+        size = tuple(args.input_shape or image)[-3:]
+        onnx.save(model, args.target, (1, *size))
+        print(f"saved {args.target}: {model.num_parameters:,} parameters, for images of {' x '.join(map(str, size))}")
         return 0
     raise ValueError(
         f"SOURCE, TARGET: got {args.source} and {args.target}, expected .onnx, .pth or .pt to .safetensors, or "

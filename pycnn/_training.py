@@ -57,6 +57,9 @@ class Step:
 
     def _build(self, updates: list[Any]) -> Training:
         trained = {id(p): p for p in self.model.parameters() if p.requires_grad}
+        for p in self.model.parameters():
+            if not p.requires_grad:
+                p.zero_grad()  # once: nobody writes to it from here on
         for update in updates:
             trained |= {id(p): p for p in update.parameters}
         dtype = self.model.dtype or next(iter(trained.values())).dtype

@@ -296,15 +296,19 @@ def tiny(case):
         c = 5 if depthwise else min(case.shape[1], 6)
         options |= {"oc": c if depthwise else 7, "groups": c if depthwise else 1}
         return replace(case, shape=(2, c, 10, 10), options=options)
+    if case.op == "network":
+        return replace(case, shape=(2, *case.shape[1:]))
     if len(case.shape) == 4:
         return replace(case, shape=(2, 32 if case.op == "group_norm" else 5, 8, 8))
     return replace(case, shape=(3, 6, 16) if len(case.shape) == 3 else tuple(min(size, 7) for size in case.shape))
 
 
 def tiny_cases():
-    """One of each operation, direction and set of options, of all suites."""
+    """One of each operation, direction and set of options, of all suites; of networks the small ones."""
     found = {}
     for case in map(tiny, all_cases()):
+        if case.options.get("network") not in (None, "resnet20_cifar", "mnist_cnn"):
+            continue
         found.setdefault((case.op, case.direction, json.dumps(case.options)), case)
     return list(found.values())
 

@@ -25,7 +25,7 @@ PAIRS = {
     "VGG": (lambda: models.VGG(NARROW, 10), lambda: torch_models.VGG(NARROW, 10, 3)),
     "unet": (lambda: models.unet(3, base_width=8), lambda: torch_models.unet(3, base_width=8)),
 }
-SHAPES = {"resnet20_cifar": (2, 3, 20, 24), "unet": (2, 3, 37, 50)}
+SHAPES = {"resnet20_cifar": (2, 3, 20, 24), "VGG": (2, 3, 40, 33), "unet": (2, 3, 37, 50)}
 SHAPE = (2, 3, 64, 48)
 
 TRAINING, EVALUATION, DOUBLE = 3e-4, 2e-5, 1e-9  # of the largest value in the result
@@ -122,7 +122,8 @@ def test_the_loss_of_a_resnet_follows():
     trainer = pycnn.Trainer(
         ours, losses.CrossEntropyLoss(), optim.SGD(ours.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
     )
-    x, targets = normal((8, 3, 32, 32)), np.arange(8)
+    # Images on which no ReLU stands so near to zero that rounding decides: that alone moves gradients by 3e-3.
+    x, targets = normal((8, 3, 32, 32), seed=7), np.arange(8)
     for _ in range(4):
         optimizer.zero_grad()
         expected = torch.nn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(targets))
