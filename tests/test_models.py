@@ -172,6 +172,7 @@ def test_frozen_layers_cost_no_gradients():
     for frozen in (False, True):
         model.requires_grad_(not frozen)
         model.linear.requires_grad_(True)
+        model.zero_grad()
         trainer = pycnn.Trainer(model, losses.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.0))
         trainer.step(x, y)
         [traced] = trainer._traces.values()
