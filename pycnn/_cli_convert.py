@@ -51,7 +51,8 @@ def run(args: argparse.Namespace, load: Callable[[str], tuple[Module, Sequence[i
             model, image = _network(args)
             load_weights(model, args.source)
         elif source == ".safetensors" and "classifier" in read_metadata(args.source):
-            model, image = load(args.source)
+            model, shape = load(args.source)
+            image = tuple(shape)
         else:
             raise ValueError(f"--model: {args.source} does not say what network its weights are for; expected a name")
         size = tuple(args.input_shape or image)[-3:]

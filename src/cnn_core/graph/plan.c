@@ -34,6 +34,11 @@ static bool gives_gradient(const cnn_plan *plan, const cnn_step *step, int32_t i
     return step->node.present[i] && needed[step->source[i]] && plan->graph.values[step->source[i]].dtype != CNN_INT64;
 }
 
+static bool can_add(const cnn_plan *plan, const cnn_node *node, int32_t i)
+{
+    return !cnn_plan_uses_reference(plan) && node->row->can_add != NULL && (node->row->can_add(node) & SRC(i)) != 0;
+}
+
 /* Walks backward from the outputs: which steps take part, and who writes a gradient first. A temporary's offset is set to
  * 0 here to mark it as wanted. */
 static void plan_gradients(cnn_plan *plan, const bool *needed)
@@ -59,7 +64,7 @@ static void plan_gradients(cnn_plan *plan, const bool *needed)
             const bool first = !target->has_gradient && graph->values[source].kind != CNN_VALUE_PARAMETER;
             flow->wanted = step->node.wanted[i] = true;
             flow->zero_first = adds && first;
-            flow->add = !first && !adds && (step->node.row->can_add & SRC(i)) && !cnn_plan_uses_reference(plan);
+            flow->add = !first && !adds && can_add(plan, &step->node, i);
             if (!first && !adds && !flow->add) flow->temporary = 0;
             if (graph->values[source].output && !graph->values[source].watched) target->copy_diff = true;
             target->has_gradient = true;

@@ -189,6 +189,12 @@ static bool fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool backw
     return !backward || (!epilogue->adds && cnn_epilogue_by_result(epilogue));
 }
 
+/* The gradient that is there is the addend of backward data. Depthwise kernels may write a pixel more than once. */
+static uint32_t can_add(const cnn_node *node)
+{
+    return node->attributes.conv.groups == 1 ? SRC(0) : 0;
+}
+
 /* The two operations differ in which end of the same map is their source. */
 typedef struct direction {
     bool transposed;
@@ -355,7 +361,7 @@ const cnn_op_row cnn_op_conv2d = {
     .optional = SRC(2),
     .keeps_src = SRC(0) | SRC(1),
     .accumulates = SRC(1) | SRC(2),
-    .can_add = SRC(0),
+    .can_add = can_add,
     .infer = infer_conv2d,
     .workspace = conv2d_workspace,
     .forward = conv2d_forward,
@@ -376,7 +382,7 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .optional = SRC(2),
     .keeps_src = SRC(0) | SRC(1),
     .accumulates = SRC(1) | SRC(2),
-    .can_add = SRC(0),
+    .can_add = can_add,
     .infer = infer_conv_transpose2d,
     .workspace = conv_transpose2d_workspace,
     .forward = conv_transpose2d_forward,

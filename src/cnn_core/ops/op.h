@@ -56,7 +56,6 @@ typedef struct cnn_op_row {
     uint32_t keeps_src;   /* bit i: backward reads source i */
     bool keeps_dst;       /* backward reads dst; infer may change both in the node */
     uint32_t accumulates; /* bit i: backward adds to diff_src[i] (`+=`), else it writes (`=`) */
-    uint32_t can_add;     /* bit i: backward adds to diff_src[i] where cnn_call.add says so */
     uint32_t in_place;    /* bit i: dst may lie where source i does, and diff_src[i] where diff_dst does */
     uint32_t packs;       /* bit i: forward does not read source i if it gets `packed` */
 
@@ -75,6 +74,8 @@ typedef struct cnn_op_row {
     /* Whether forward (and backward, if asked) of the node can take this epilogue; NULL: it never can. Backward of an
      * activating node is called with dst, with a diff_dst that it may overwrite, and with diff_src of the addend (`=`). */
     bool (*fuses)(const cnn_node *node, const cnn_epilogue *epilogue, bool backward);
+    /* Bit i: backward of the node can add to diff_src[i], where cnn_call.add says so. NULL: to none. */
+    uint32_t (*can_add)(const cnn_node *node);
     /* What the node would be as an epilogue of the operation before it; nothing at all is an operation that leaves its
      * source as it is. An addition's sources are both of the shape of dst. false, NULL: it is none. */
     bool (*as_epilogue)(const cnn_node *node, cnn_epilogue *epilogue);
