@@ -43,6 +43,17 @@ def images(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
+class Bordered(nn.Module):
+    """Reads an array that is no parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return F.pad(self.conv(x), (1, 2, 0, 1), value=0.5) * np.linspace(1, 2, 4, dtype=np.float32)[:, None, None]
+
+
 NETWORKS = {
     "residual": lambda: Residual(8),
     "residual relu6": lambda: Residual(24, F.relu6),
@@ -65,6 +76,7 @@ NETWORKS = {
     "instance": lambda: nn.Sequential(
         nn.Conv2d(8, 8, 1), nn.InstanceNorm2d(8, affine=True, track_running_stats=True), nn.ReLU()
     ),
+    "borders": lambda: Bordered(),
     "two norms": lambda: nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.GELU()),
 }
 

@@ -17,14 +17,14 @@ static void given_sources(const cnn_step *step, const void *const *data, void **
         if (step->source[i] != CNN_NONE) src[i] = (void *)(uintptr_t)data[step->source[i]];
 }
 
-/* An operation that owns states may only read them: a frozen plan is shared by contexts. */
-static cnn_status check_states(const cnn_plan *plan, const cnn_step *step, void *const *src)
+/* Operations may only read their states: a frozen plan is shared by contexts. */
+static cnn_status check_states(const cnn_step *step, void *const *src)
 {
     const cnn_op_row *row = step->node.row;
-    bool owns = false;
+    bool writes = false;
     for (int32_t i = 0; i < step->node.num_sources; i++)
-        owns = owns || (step->source[i] != CNN_NONE && plan->graph.values[step->source[i]].kind == CNN_VALUE_STATE);
-    if (!owns || cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
+        writes = writes || (step->node.present[i] && (row->writes & SRC(i)));
+    if (!writes || cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
     const int64_t channels = step->node.dst_shape.rank > 1 ? step->node.dst_shape.dim[1] : 1;
     double *scale = malloc((size_t)channels * 2 * sizeof *scale);
     if (scale == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
@@ -82,7 +82,7 @@ cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data)
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
         void *src[CNN_MAX_SOURCES];
         given_sources(&plan->graph.steps[s], data, src);
-        CNN_TRY(check_states(plan, &plan->graph.steps[s], src));
+        CNN_TRY(check_states(&plan->graph.steps[s], src));
     }
     bool *read = calloc((size_t)plan->graph.num_values + 1, sizeof *read);
     plan->constants = calloc((size_t)plan->graph.num_values + 1, sizeof *plan->constants);

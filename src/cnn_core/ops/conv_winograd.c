@@ -38,6 +38,10 @@ static winograd_tiles tiles_of(const cnn_conv *conv, cnn_conv_pass pass)
     return t;
 }
 
+/* Transformed weights are four times as many: with fewer tiles than this, reading them takes as long as they save, and a
+ * frozen plan would hold them for nothing. */
+#define LEAST_TILES 8
+
 /* Whether it pays, counted in multiply-adds: 36 a tile and pair of channels, the transforms of src and dst, and those
  * of the weights, against 9 a pixel and pair. */
 static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
@@ -46,7 +50,7 @@ static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
         conv->dilation[0] != 1 || conv->dilation[1] != 1 || conv->direct)
         return false;
     const winograd_tiles t = tiles_of(conv, pass);
-    if (t.ic < 16 || t.oc < 16) return false;
+    if (t.ic < 16 || t.oc < 16 || t.count < LEAST_TILES) return false;
     const double pairs = (double)t.ic * (double)t.oc, tiles = (double)t.count;
     const double direct = (double)conv->n * (double)t.dst_h * (double)t.dst_w * 9.0 * pairs;
     const double winograd = tiles * PLANES * pairs + tiles * 350.0 * (double)(t.ic + t.oc) + 200.0 * pairs;
