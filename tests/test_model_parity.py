@@ -123,11 +123,12 @@ def test_the_loss_of_a_resnet_follows():
     trainer = pycnn.Trainer(
         ours, losses.CrossEntropyLoss(), optim.SGD(ours.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
     )
-    # Images on which no ReLU stands so near to zero that rounding decides: that alone moves gradients by 3e-3.
+    # Images on which both decide alike at every ReLU: one that rounding turns moves gradients by 3e-3 at once, in
+    # PyTorch against itself in float64, too.
     x, targets = normal((8, 3, 32, 32), seed=7), np.arange(8)
     for _ in range(4):
         optimizer.zero_grad()
         expected = torch.nn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(targets))
         expected.backward()
         optimizer.step()
-        assert trainer.step(x, targets) == pytest.approx(expected.item(), abs=5e-3)
+        assert trainer.step(x, targets) == pytest.approx(expected.item(), rel=2e-4)
