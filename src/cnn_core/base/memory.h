@@ -60,6 +60,12 @@ static inline int64_t cnn_ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+/* `total` things in `parts` parts of nearly equal size: where part i begins. */
+static inline int64_t cnn_split(int64_t total, int64_t parts, int64_t i)
+{
+    return total / parts * i + cnn_min_i64(i, total % parts);
+}
+
 /* A workspace cut front to back: `cursor` starts at the workspace, each cut is aligned. */
 static inline void *cnn_take(char **cursor, size_t bytes)
 {

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph/plan.h"
+#include "graph/chain.h"
 
 struct cnn_context {
     const cnn_plan *plan;
@@ -161,21 +161,35 @@ static void describe_call(const cnn_context *context, int32_t s, void **src, cnn
     };
 }
 
+static cnn_status run_step(const cnn_context *context, int32_t s)
+{
+    const cnn_step *step = &context->plan->graph.steps[s];
+    const cnn_op_row *row = step->node.row;
+    if (cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
+    void *src[CNN_MAX_SOURCES];
+    cnn_call call;
+    describe_call(context, s, src, &call);
+    const cnn_status status = cnn_plan_uses_reference(context->plan) ? row->reference_forward(&call) : row->forward(&call);
+    return status == CNN_OK ? CNN_OK : cnn_fail_in(row->name, status);
+}
+
+static cnn_status run_chain(const cnn_context *context, const cnn_chain *chain)
+{
+    void *src[CNN_CHAIN_STEPS][CNN_MAX_SOURCES];
+    cnn_call call[CNN_CHAIN_STEPS];
+    for (int32_t k = 0; k < chain->steps; k++) describe_call(context, chain->first + k, src[k], &call[k]);
+    return cnn_chain_run(chain, call);
+}
+
 cnn_status cnn_context_forward(cnn_context *context)
 {
     const cnn_plan *plan = context->plan;
     context->forward_done = false;
     CNN_TRY(check_bound(context));
     CNN_TRY(prepare_workspace(context));
-    void *src[CNN_MAX_SOURCES];
-    for (int32_t s = 0; s < plan->graph.num_steps; s++) {
-        const cnn_step *step = &plan->graph.steps[s];
-        const cnn_op_row *row = step->node.row;
-        if (cnn_shape_count(&step->node.dst_shape) == 0) continue;
-        cnn_call call;
-        describe_call(context, s, src, &call);
-        const cnn_status status = cnn_plan_uses_reference(context->plan) ? row->reference_forward(&call) : row->forward(&call);
-        if (status != CNN_OK) return cnn_fail_in(row->name, status);
+    for (int32_t s = 0; s < plan->graph.num_steps; s = cnn_plan_run_end(plan, s) + 1) {
+        const int32_t chain = plan->steps[s].chain;
+        CNN_TRY(chain < 0 ? run_step(context, s) : run_chain(context, &plan->chains[chain]));
     }
     for (cnn_value v = 0; v < plan->graph.num_values; v++)
         if (plan->graph.values[v].output && plan->values[v].data != CNN_NO_BUFFER && value_bytes(context, v) > 0)

@@ -2,11 +2,13 @@
 #include <stdlib.h>
 
 #include "graph/arena.h"
+#include "graph/chain.h"
 #include "graph/plan.h"
 
-static int32_t forward_time(int32_t step)
+/* The steps of a chain run at the time of its last. */
+static int32_t forward_time(const cnn_plan *plan, int32_t step)
 {
-    return step;
+    return cnn_plan_run_end(plan, step);
 }
 
 static int32_t backward_time(const cnn_graph *graph, int32_t step)
@@ -21,13 +23,13 @@ static int32_t last_read(const cnn_plan *plan, cnn_value value)
     const int32_t end = 2 * graph->num_steps;
     const cnn_tensor *tensor = &graph->values[value];
     if (plan->values[value].kept && plan->options.repeat) return end;
-    int32_t last = tensor->output ? graph->num_steps : forward_time(tensor->producer);
+    int32_t last = tensor->output ? graph->num_steps : forward_time(plan, tensor->producer);
     for (int32_t s = tensor->producer; s < graph->num_steps; s++) {
         const cnn_step *step = &graph->steps[s];
         bool read_back = step->result == value && cnn_node_keeps_dst(&step->node);
         for (int32_t i = 0; i < step->node.num_sources; i++) {
             if (step->source[i] != value) continue;
-            if (forward_time(s) > last) last = forward_time(s);
+            if (forward_time(plan, s) > last) last = forward_time(plan, s);
             read_back = read_back || (step->node.keeps_src & SRC(i)) != 0;
         }
         if (read_back && plan->steps[s].backward && backward_time(graph, s) > last) last = backward_time(graph, s);
@@ -70,12 +72,20 @@ static size_t bytes_of(const cnn_plan *plan, cnn_value v)
 
 static bool is_computed(const cnn_plan *plan, cnn_value v)
 {
-    return plan->graph.values[v].kind == CNN_VALUE_RESULT && plan->graph.values[v].producer >= 0;
+    const cnn_tensor *tensor = &plan->graph.values[v];
+    return tensor->kind == CNN_VALUE_RESULT && tensor->producer >= 0;
+}
+
+/* Between two steps of a chain: never there as a whole. */
+static bool is_passing(const cnn_plan *plan, cnn_value v)
+{
+    const int32_t producer = plan->graph.values[v].producer;
+    return cnn_plan_run_end(plan, producer) != producer;
 }
 
 static bool has_data_buffer(const cnn_plan *plan, cnn_value v)
 {
-    return is_computed(plan, v) && !data_is_bound(plan, v);
+    return is_computed(plan, v) && !data_is_bound(plan, v) && !is_passing(plan, v);
 }
 
 static bool has_diff_buffer(const cnn_plan *plan, cnn_value v)
@@ -93,7 +103,7 @@ static void share_data(const cnn_plan *plan, int32_t s, life *lives)
         const cnn_value u = step->source[i];
         if (!(step->node.row->in_place & SRC(i)) || u == CNN_NONE || !has_data_buffer(plan, u)) continue;
         life *root = &lives[lives[u].root];
-        if (root->last != forward_time(s) || bytes_of(plan, u) != bytes_of(plan, v)) continue;
+        if (root->last != forward_time(plan, s) || bytes_of(plan, u) != bytes_of(plan, v)) continue;
         root->last = lives[v].last;
         lives[v].root = lives[u].root;
         return;
@@ -124,7 +134,7 @@ static void find_data_lives(const cnn_plan *plan, life *lives)
 {
     for (cnn_value v = 0; v < plan->graph.num_values; v++)
         if (has_data_buffer(plan, v))
-            lives[v] = (life){v, forward_time(plan->graph.values[v].producer), last_read(plan, v)};
+            lives[v] = (life){v, forward_time(plan, plan->graph.values[v].producer), last_read(plan, v)};
     for (int32_t s = 0; s < plan->graph.num_steps; s++) share_data(plan, s, lives);
 }
 
@@ -162,9 +172,9 @@ static int32_t list_saved_buffers(cnn_plan *plan, cnn_buffer *list)
         const cnn_step *step = &graph->steps[s];
         const size_t saved = step->node.row->saved == NULL ? 0 : step->node.row->saved(&step->node);
         if (saved == 0) continue;
-        int32_t last = forward_time(s);
+        int32_t last = forward_time(plan, s);
         if (plan->steps[s].backward) last = plan->options.repeat ? 2 * graph->num_steps : backward_time(graph, s);
-        list[count++] = (cnn_buffer){saved, forward_time(s), last, &plan->steps[s].saved};
+        list[count++] = (cnn_buffer){saved, forward_time(plan, s), last, &plan->steps[s].saved};
     }
     return count;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "graph/chain.h"
 #include "graph/passes.h"
 
 static cnn_status copy_graph(const cnn_graph *from, cnn_graph *to)
@@ -83,11 +84,12 @@ static void plan_kept(cnn_plan *plan)
     }
 }
 
-/* No buffer anywhere yet. */
-static void clear_offsets(cnn_plan *plan)
+/* No buffer anywhere yet, and no chain. */
+static void clear_steps(cnn_plan *plan)
 {
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
         plan->steps[s].saved = CNN_NO_BUFFER;
+        plan->steps[s].chain = -1;
         for (int32_t i = 0; i < CNN_MAX_SOURCES; i++) plan->steps[s].flow[i].temporary = CNN_NO_BUFFER;
     }
     for (int32_t v = 0; v < plan->graph.num_values; v++)
@@ -115,13 +117,14 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
     if (plan->values == NULL || plan->steps == NULL || needed == NULL) {
         status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     } else {
-        clear_offsets(plan);
+        clear_steps(plan);
         if (plan->options.backward) {
             find_needed(graph, needed);
             plan_gradients(plan, needed);
             plan_kept(plan);
         }
         if (given != NULL) status = cnn_plan_store_constants(plan, constants->data);
+        if (given != NULL && status == CNN_OK) status = cnn_plan_chains(plan);
         if (status == CNN_OK) status = cnn_plan_memory(plan);
     }
     free(needed);
@@ -181,6 +184,7 @@ void cnn_plan_free(cnn_plan *plan)
     free(plan->values);
     free(plan->steps);
     free(plan->constants);
+    free(plan->chains);
     cnn_aligned_free(plan->constant_memory);
     free(plan);
 }
@@ -202,6 +206,11 @@ size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads)
     size_t most = 0;
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
         const cnn_node *node = &plan->graph.steps[s].node;
+        if (plan->steps[s].chain >= 0) {
+            const size_t chain = cnn_chain_workspace(&plan->chains[plan->steps[s].chain], threads);
+            if (chain > most) most = chain;
+            continue;
+        }
         if (node->row->workspace == NULL) continue;
         const size_t forward = node->row->workspace(node, false, threads);
         const size_t backward = plan->steps[s].backward ? node->row->workspace(node, true, threads) : 0;

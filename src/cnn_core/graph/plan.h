@@ -30,6 +30,7 @@ typedef struct cnn_value_plan {
 
 typedef struct cnn_step_plan {
     bool backward;       /* takes part in backward */
+    int32_t chain;       /* in which it runs, or -1 */
     const void *packed;  /* of a frozen plan: what the row packed, or NULL */
     size_t saved;        /* offset, or CNN_NO_BUFFER */
     cnn_flow flow[CNN_MAX_SOURCES];
@@ -45,6 +46,8 @@ struct cnn_plan {
     const void **constants;  /* of a frozen plan: parameters and states by value, NULL where nobody reads them */
     char *constant_memory;   /* where they and packed weights lie */
     size_t constant_bytes;
+    struct cnn_chain *chains; /* (graph/chain.h) */
+    int32_t num_chains;
 };
 
 /* True where the scalar references run. */

@@ -32,6 +32,12 @@ size_t cnn_conv_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kerne
 
 void cnn_conv_pack(const cnn_conv_call *call, void *packed) { choose(call->conv, call->pass)->pack(call, packed); }
 
+bool cnn_conv_bands(const cnn_conv *conv)
+{
+    const cnn_conv_algorithm *algorithm = choose(conv, CNN_CONV_FORWARD);
+    return algorithm->bands != NULL && algorithm->bands(conv);
+}
+
 void cnn_conv_flatten(cnn_conv *conv)
 {
     const bool moves = conv->kh != 1 || conv->kw != 1 || conv->stride[0] != 1 || conv->stride[1] != 1 ||
@@ -287,6 +293,26 @@ static void pack(const cnn_node *node, void *const *src, void *to, const directi
     cnn_conv_pack(&call, to);
 }
 
+/* Every row must see a row of the image. */
+static bool conv2d_band(const cnn_node *node, int64_t first, int64_t rows, cnn_node *part, int64_t *src_first,
+                        int64_t *src_rows)
+{
+    const struct cnn_conv_attributes *a = &node->attributes.conv;
+    const int64_t height = node->src_shape[0].dim[2], extent = a->dilation[0] * (node->src_shape[1].dim[2] - 1) + 1;
+    const cnn_conv conv = conv_of(node, &plain);
+    if (a->padding[0] >= extent || a->padding[2] >= extent || !cnn_conv_bands(&conv)) return false;
+    const int64_t top = first * a->stride[0] - a->padding[0], end = top + (rows - 1) * a->stride[0] + extent;
+    *src_first = cnn_max_i64(top, 0);
+    *src_rows = cnn_min_i64(end, height) - *src_first;
+    if (part == NULL) return true;
+    *part = *node;
+    part->src_shape[0].dim[0] = part->dst_shape.dim[0] = 1;
+    part->src_shape[0].dim[2] = *src_rows;
+    part->dst_shape.dim[2] = rows;
+    part->attributes.conv.padding[0] = *src_first - top;
+    return true;
+}
+
 static cnn_status backward(const cnn_call *call, const direction *d)
 {
     const cnn_conv conv = conv_of(call->node, d);
@@ -371,6 +397,7 @@ const cnn_op_row cnn_op_conv2d = {
     .fuses = fuses,
     .packed = conv2d_packed,
     .pack = conv2d_pack,
+    .band = conv2d_band,
     .reference_forward = cnn_ref_conv2d_forward,
     .reference_backward = cnn_ref_conv2d_backward,
 };

@@ -53,6 +53,8 @@ typedef struct cnn_conv_algorithm {
      * algorithm reads them as they are. */
     size_t (*packed)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
     void (*pack)(const cnn_conv_call *call, void *packed);
+    /* Forward alone: whether some rows of y are computed as in the whole, from the same packed weights. NULL: never. */
+    bool (*bands)(const cnn_conv *conv);
 } cnn_conv_algorithm;
 
 /* One filter a channel, all passes: 3 or 5 columns wide (conv_depthwise_rows.c), any other (conv_depthwise.c). */
@@ -69,6 +71,7 @@ size_t cnn_conv_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_ke
 void cnn_conv_run(const cnn_conv_call *call);
 size_t cnn_conv_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
 void cnn_conv_pack(const cnn_conv_call *call, void *packed);
+bool cnn_conv_bands(const cnn_conv *conv);
 
 /* Roughly the nanoseconds that one core takes for a pass. */
 static inline double cnn_conv_work(const cnn_conv *conv, const cnn_kernels *kernels)

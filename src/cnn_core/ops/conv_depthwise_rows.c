@@ -332,6 +332,12 @@ static bool rows_suit(const cnn_conv *conv, cnn_conv_pass pass)
            conv->stride[1] <= 2 && conv->dilation[0] == 1 && conv->dilation[1] == 1;
 }
 
+static bool rows_bands(const cnn_conv *conv)
+{
+    (void)conv;
+    return true;
+}
+
 const cnn_conv_algorithm cnn_conv_depthwise_rows = {
     .name = "depthwise by rows",
     .suits = rows_suit,
@@ -339,4 +345,5 @@ const cnn_conv_algorithm cnn_conv_depthwise_rows = {
     .run = run_rows,
     .packed = rows_packed,
     .pack = rows_pack,
+    .bands = rows_bands,
 };

@@ -397,6 +397,9 @@ static bool direct_suits(const cnn_conv *conv, cnn_conv_pass pass)
     return pass != CNN_CONV_BACKWARD_WEIGHTS;
 }
 
+/* Packed weights leave out taps that see no pixel, which may be others in a few rows than in the whole. */
+static bool direct_bands(const cnn_conv *conv) { return conv->kh == 1 && conv->kw == 1; }
+
 const cnn_conv_algorithm cnn_conv_direct = {
     .name = "direct",
     .suits = direct_suits,
@@ -404,4 +407,5 @@ const cnn_conv_algorithm cnn_conv_direct = {
     .run = run_direct,
     .packed = direct_packed,
     .pack = direct_pack,
+    .bands = direct_bands,
 };

@@ -4,12 +4,6 @@
 
 #include "ops/op.h"
 
-/* `total` things in `parts` parts of nearly equal size: where part i begins. */
-static inline int64_t cnn_split(int64_t total, int64_t parts, int64_t i)
-{
-    return total / parts * i + cnn_min_i64(i, total % parts);
-}
-
 static inline int64_t cnn_round_up(int64_t a, int64_t unit) { return cnn_ceil_div(a, unit) * unit; }
 
 /* Output channels of a group, cut into the panels of ukernels/conv.h. Matrices are packed panel by panel, zero

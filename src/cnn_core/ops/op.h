@@ -90,6 +90,12 @@ typedef struct cnn_op_row {
     size_t (*packed)(const cnn_node *node);
     void (*pack)(const cnn_node *node, void *const *src, void *packed);
 
+    /* Whether any rows of dst, images (n, c, h, w), can be computed by themselves, from some rows of source 0 and the other
+     * sources (and `packed`) as they are: to the bit as in the whole. Rows first .. first + rows - 1 of one image see the
+     * rows *src_first .. + *src_rows - 1; `part`, if not NULL, gets the node that computes them. Its workspace depends on
+     * `rows` alone. NULL: it cannot be done. */
+    bool (*band)(const cnn_node *node, int64_t first, int64_t rows, cnn_node *part, int64_t *src_first, int64_t *src_rows);
+
     /* The scalar reference: float64 always, float32 when the plan asks for it. Same `saved` layout and workspace. Nodes
      * for the reference have no epilogue and nothing packed. */
     cnn_status (*reference_forward)(const cnn_call *call);
