@@ -59,7 +59,8 @@ static inline bool cnn_plan_uses_reference(const cnn_plan *plan)
 /* Backward of the node reads what forward wrote to dst. */
 static inline bool cnn_node_keeps_dst(const cnn_node *node)
 {
-    return node->keeps_dst || node->epilogue.activates;
+    return node->keeps_dst ||
+           (node->epilogue.activates && (node->epilogue.adds || !node->row->activates_again));
 }
 
 /* Gives every buffer a lifetime and a place in the arena. (memory.c) */

@@ -170,7 +170,9 @@ const cnn_op_row cnn_op_batch_norm = {
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS) | SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) |
                 SRC(NORM_NUM_BATCHES),
     .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS) | SRC(NORM_BIAS), /* bias: behind an activation */
+    .activates_again = true,
     .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .in_place = SRC(NORM_SRC) | SRC(NORM_NUM_BATCHES + 1), /* the last: what an epilogue adds */
     .infer = batch_infer,
     .saved = batch_saved,
     .workspace = batch_workspace,
@@ -242,6 +244,7 @@ const cnn_op_row cnn_op_instance_norm = {
                 SRC(NORM_NUM_BATCHES),
     .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
     .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .in_place = SRC(NORM_SRC),
     .infer = instance_infer,
     .saved = instance_saved,
     .workspace = instance_workspace,

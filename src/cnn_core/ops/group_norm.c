@@ -53,6 +53,7 @@ const cnn_op_row cnn_op_group_norm = {
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
     .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
     .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .in_place = SRC(NORM_SRC),
     .infer = infer,
     .saved = saved,
     .workspace = workspace,

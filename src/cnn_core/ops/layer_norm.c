@@ -4,8 +4,8 @@
  * its c, h, w are normalized, or all axes, a row is contiguous there, too, if in another order: weights and bias are
  * brought to that order. Where h, w or w alone are, src is brought to row-major, and dst back.
  *
- * Tasks are blocks of rows by segments of a row. Rows of one segment are reduced and normalized in one task, as many at a
- * time as the nearest cache holds; longer rows are reduced in a pass of their own. */
+ * Tasks are blocks of rows by segments of a row. Rows of one segment are reduced and normalized in one task, as many
+ * at a time as the nearest cache holds; longer rows are reduced in a pass of their own. */
 #include <string.h>
 
 #include "ops/norm.h"
@@ -17,9 +17,10 @@ enum {
     SUM_FLOATS = 2048,  /* numbers that are summed in float, and read twice while in the first-level cache */
     MAX_BLOCKS = 64,    /* bounds the partial results, too */
     MIN_BLOCK_ROWS = 8, /* keeps the partial results smaller than src */
-    FLOAT_ROWS = 64,    /* rows whose share in the gradient of weights is summed in float: most that are taken at a time */
+    FLOAT_ROWS = 64,    /* rows whose share in the gradient of weights is summed in float; a piece has no more */
     PIECE_FLOATS = 4096, /* numbers taken at a time, if that is more than a row */
-    BAND_FLOATS = 256,       /* weights whose shares are added at a time */
+    BAND_FLOATS = 256,   /* weights whose shares are added at a time */
+    LINES = 32,          /* two cache lines of floats */
     STREAM_FLOATS = 1 << 22 /* as in norm_pass.c */
 };
 
@@ -192,11 +193,13 @@ typedef struct piece {
     int64_t row, rows;
     float mean[FLOAT_ROWS], scale[FLOAT_ROWS], shift[FLOAT_ROWS]; /* xhat = scale (x - mean) + shift */
     float b[FLOAT_ROWS], c[FLOAT_ROWS];                           /* of struct cnn_norm_row_backward */
+    double inverse_std[FLOAT_ROWS];
 } piece;
 
 /* Shift makes up for the rounding of the mean to float. */
 static void set_xhat(piece *p, int64_t i, double mean, double inverse_std)
 {
+    p->inverse_std[i] = inverse_std;
     p->mean[i] = (float)mean;
     p->scale[i] = (float)inverse_std;
     p->shift[i] = (float)(((double)p->mean[i] - mean) * inverse_std);
@@ -363,10 +366,11 @@ static void reduce_gradient(const run *r, piece *p)
     const int64_t offset = p->row * r->cut.width;
     const double width = (double)r->cut.width;
     if (together)
-        r->kernels->row_dots(p->rows, r->cut.width, r->src + offset, r->diff_dst + offset, r->weights, p->mean, sum, dot);
+        r->kernels->row_dots(p->rows, r->cut.width, r->src + offset, r->diff_dst + offset, r->weights, p->mean, sum,
+                             dot);
     for (int64_t i = 0; i < p->rows; i++) {
         const dots d = together ? (dots){(double)sum[i], (double)dot[i]} : row_dots(r, p->row + i);
-        const double inverse_std = cnn_norm_inverse_std(r->var[p->row + i], r->eps);
+        const double inverse_std = p->inverse_std[i];
         /* The kernel's mean was rounded. */
         const double deviation = d.deviation - (r->mean[p->row + i] - (double)p->mean[i]) * d.constant;
         p->b[i] = (float)(-inverse_std * inverse_std * deviation / width);
@@ -472,7 +476,7 @@ static void add_shares(const run *r, const cnn_call *call, int32_t source)
                   .shares = r->diff_parameters + (source == NORM_BIAS ? r->cut.width : 0),
                   .order = order_of(call->node, source),
                   .diff = call->diff_src[source]};
-    a.band = cnn_max_i64(BAND_FLOATS / a.order.channels, 1);
+    a.band = cnn_max_i64(BAND_FLOATS / a.order.channels, LINES); /* no two tasks write into one cache line, or few */
     a.bands = cnn_ceil_div(a.order.length, a.band);
     const double work = (double)r->cut.width * (double)r->cut.blocks;
     cnn_parallel(cnn_useful_threads(call->threads, work), a.order.matrices * a.bands, add_task, &a);
@@ -536,6 +540,7 @@ const cnn_op_row cnn_op_layer_norm = {
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
     .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
     .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
+    .in_place = SRC(NORM_SRC),
     .infer = infer,
     .saved = saved,
     .workspace = workspace,

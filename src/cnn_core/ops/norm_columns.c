@@ -138,7 +138,8 @@ static void merge_moments(const cnn_norm_run *r, int64_t count, double *total, i
 }
 
 /* Saves the statistics of a sample's groups, from those of its channels. */
-static void finish_moments(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters, float *mean)
+static void finish_moments(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters,
+                           float *mean)
 {
     (void)diff_parameters;
     const int64_t channels = r->view->channels, groups = r->view->groups, size = channels / groups;
@@ -191,7 +192,8 @@ void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
 /* A kernel's arguments, but for what it writes. */
-static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width, const float *mean)
+static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width,
+                                          const float *mean)
 {
     return (struct cnn_norm_backward){.rows = rows,
                                       .width = width,
@@ -206,7 +208,8 @@ static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset,
 }
 
 /* sums: sum g and sum g (x - mean) of each channel, with the mean as rounded to float. */
-static void reduce_dots(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *mean, float *scratch, double *sums)
+static void reduce_dots(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *mean, float *scratch,
+                        double *sums)
 {
     const int64_t channels = r->view->channels;
     memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
@@ -274,7 +277,8 @@ static void finish_dots(const cnn_norm_run *r, int64_t sample, const double *sum
 }
 
 /* The same where the statistics are constant: diff_src = w g / std. */
-static void finish_scale(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters, float *mean)
+static void finish_scale(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters,
+                         float *mean)
 {
     (void)sample, (void)mean; /* there is but one */
     const int64_t channels = r->view->channels;

@@ -22,8 +22,8 @@ size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, bool backward, i
 bool cnn_norm_columns_fuses(const cnn_norm_columns *view, const cnn_epilogue *epilogue, bool backward);
 /* dst gets `=`, and so does `saved`, unless the statistics are constant. */
 void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call);
-/* diff_src gets `=`, the gradients of weights and bias `+=`. An activation without an addend reads src, weights and bias, one
- * with it reads dst. */
+/* diff_src gets `=`, the gradients of weights and bias `+=`. Behind an activation dst is read where there is an addend;
+ * else bias is, to compute it again. */
 void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *call);
 
 #endif

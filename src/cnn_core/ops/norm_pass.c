@@ -145,13 +145,14 @@ static double *diff_parameters_of(const cnn_norm_run *r, int64_t part)
     return r->diff_parameters == NULL ? NULL : r->diff_parameters + part * 2 * r->view->channels;
 }
 
-/* Applies the coefficients to a chunk. Streaming wants aligned vectors, which a row may start before: the elements up to
- * the first are a row of their own, and all others begin as many columns later. */
+/* Applies the coefficients to a chunk. Streaming wants aligned vectors, and a row may start before one: the elements up
+ * to it are a row of their own, and all others begin as many columns later. */
 static void apply(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients)
 {
     const int64_t width = r->cut.width, folded = rows / r->cut.fold, left = rows % r->cut.fold * r->view->channels;
     if (r->cut.stream && r->any == NULL && folded > 1) {
-        const int64_t vector = r->kernels->width, past = (int64_t)((uintptr_t)(r->out + offset) / sizeof(float)) % vector;
+        const int64_t vector = r->kernels->width;
+        const int64_t past = (int64_t)((uintptr_t)(r->out + offset) / sizeof(float)) % vector;
         const int64_t lead = past == 0 ? 0 : vector - past, last = offset + lead + (folded - 1) * width;
         if (lead > 0) r->pass->apply(r, offset, 1, lead, coefficients, false);
         r->pass->apply(r, offset + lead, folded - 1, width, coefficients + lead, true);
@@ -242,7 +243,8 @@ void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads)
     if (r->pass->reduce != NULL) {
         cnn_parallel(useful, tasks, reduce_task, (void *)r);
         for (int64_t sample = 0; sample < samples; sample++)
-            r->pass->finish(r, sample, merged_sums(r, sample), diff_parameters_of(r, sample), coefficients_of(r, sample));
+            r->pass->finish(r, sample, merged_sums(r, sample), diff_parameters_of(r, sample),
+                            coefficients_of(r, sample));
     }
     if (r->out != NULL) cnn_parallel(useful, tasks, apply_task, (void *)r);
 }

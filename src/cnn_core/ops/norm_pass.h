@@ -19,8 +19,8 @@ typedef struct cnn_norm_run cnn_norm_run;
 /* What the columns of a sample need, a row of `width` numbers each, `stride` apart: see struct cnn_norm_backward. */
 enum { NORM_MEAN, NORM_SCALE, NORM_SHIFT, NORM_B, NORM_C, NORM_COEFFICIENTS };
 
-/* The steps of a pass; those that it does not need are NULL. Offset and rows say where a chunk lies in src, dst and their
- * like. */
+/* The steps of a pass; those that it does not need are NULL. Offset and rows say where a chunk lies in src, dst and
+ * their like. */
 typedef struct cnn_norm_pass {
     /* coefficients = those of a sample that are known beforehand. */
     void (*prepare)(const cnn_norm_run *r, int64_t sample, float *coefficients);
@@ -30,7 +30,8 @@ typedef struct cnn_norm_pass {
     /* total, of `count` rows so far, += part, of `rows` rows. */
     void (*merge)(const cnn_norm_run *r, int64_t count, double *total, int64_t rows, const double *part);
     /* coefficients = those that a sample's sums lead to. */
-    void (*finish)(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters, float *coefficients);
+    void (*finish)(const cnn_norm_run *r, int64_t sample, const double *sums, double *diff_parameters,
+                   float *coefficients);
     /* out = what the coefficients make of `rows` rows of `width` columns. */
     void (*apply)(const cnn_norm_run *r, int64_t offset, int64_t rows, int64_t width, const float *coefficients,
                   bool stream);
@@ -64,7 +65,8 @@ struct cnn_norm_run {
 };
 
 /* Starts a run with what both directions have: memory from *workspace, sources and statistics from the call. */
-cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call, char **workspace);
+cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call,
+                             char **workspace);
 /* Does all steps of r->pass. */
 void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads);
 

@@ -55,6 +55,7 @@ typedef struct cnn_op_row {
     uint32_t optional;    /* bit i: source i may be CNN_NONE; sources past the last given count as CNN_NONE */
     uint32_t keeps_src;   /* bit i: backward reads source i */
     bool keeps_dst;       /* backward reads dst; infer may change both in the node */
+    bool activates_again; /* behind an activation without an addition backward does not need dst */
     uint32_t accumulates; /* bit i: backward adds to diff_src[i] (`+=`), else it writes (`=`) */
     uint32_t in_place;    /* bit i: dst may lie where source i does, and diff_src[i] where diff_dst does */
     uint32_t writes;      /* bit i: forward writes to source i, a state, unless the node is affine (as_affine) */

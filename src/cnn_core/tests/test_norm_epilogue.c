@@ -1,5 +1,5 @@
-/* Batch normalization with an addition and an activation behind it, against the same operations one after the other: the
- * same bits, forward and backward, at any thread count. The nodes are made by hand, as the planner would make them. */
+/* Batch normalization with an addition and an activation behind it, against the same operations one after the other:
+ * the same bits, forward and backward, at any thread count. Nodes are made by hand, as the planner would make them. */
 #include <stdlib.h>
 
 #include "base/shape.h"
@@ -7,6 +7,9 @@
 #include "test.h"
 
 enum { ADDEND = NORM_NUM_BATCHES + 1, SOURCES };
+
+/* Fused, dst lies where the source does (without backward), or the gradient of the source where diff_dst does. */
+enum { SHARES_SRC = 1, SHARES_ADDEND };
 
 typedef struct fused_case {
     cnn_shape shape;
@@ -16,6 +19,7 @@ typedef struct fused_case {
     bool evaluation, no_affine;
     bool no_diff_src, no_diff_addend, no_diff_parameters;
     bool forward_only;
+    int shares; /* not 0: memory: SHARES_SRC, SHARES_ADDEND */
 } fused_case;
 
 /* The memory of one run, the fused node's or that of the single ones. */
@@ -96,7 +100,8 @@ static fused_run new_run(const fused_case *c, const cnn_node *node, int32_t thre
     for (int i = NORM_SRC; i <= NORM_BIAS; i++)
         r.diff_src[i] = new_filled(i == NORM_SRC ? r.count : r.channels, i == NORM_SRC ? NAN : 0.5f);
     r.diff_src[ADDEND] = new_filled(r.count, NAN);
-    const size_t forward = node->row->workspace(node, false, threads), backward = node->row->workspace(node, true, threads);
+    const size_t forward = node->row->workspace(node, false, threads);
+    const size_t backward = node->row->workspace(node, true, threads);
     const size_t bytes = forward > backward ? forward : backward;
     r.saved = cnn_aligned_alloc(node->row->saved(node));
     r.workspace = cnn_aligned_alloc(bytes);
@@ -116,7 +121,8 @@ static void release(fused_run *r)
     cnn_aligned_free(r->workspace);
 }
 
-static void norm_pass_of(const cnn_node *node, fused_run *r, const float *diff_dst, int32_t threads, bool backward)
+static void norm_pass_of(const cnn_node *node, fused_run *r, const float *diff_dst, float *dst, int32_t threads,
+                         bool backward)
 {
     void *src[SOURCES], *diff_src[SOURCES];
     for (int i = 0; i < SOURCES; i++) {
@@ -125,7 +131,7 @@ static void norm_pass_of(const cnn_node *node, fused_run *r, const float *diff_d
     }
     const cnn_call call = {.node = node,
                            .src = src,
-                           .dst = r->dst,
+                           .dst = dst,
                            .diff_dst = diff_dst,
                            .diff_src = diff_src,
                            .saved = r->saved,
@@ -152,7 +158,7 @@ static fused_run run_apart(const fused_case *c)
 {
     const cnn_node node = norm_node(c, false);
     fused_run r = new_run(c, &node, 1);
-    norm_pass_of(&node, &r, NULL, 1, false);
+    norm_pass_of(&node, &r, NULL, r.dst, 1, false);
     float *before = malloc((size_t)r.count * sizeof *before);
     for (int64_t i = 0; c->adds && i < r.count; i++) r.dst[i] += r.src[ADDEND][i];
     memcpy(before, r.dst, (size_t)r.count * sizeof *before);
@@ -160,7 +166,7 @@ static fused_run run_apart(const fused_case *c)
     if (!c->forward_only) {
         float *g = r.diff_dst;
         if (c->activates) activation_pass(c, before, NULL, r.diff_dst, g = r.diff_src[ADDEND]);
-        norm_pass_of(&node, &r, g, 1, true);
+        norm_pass_of(&node, &r, g, r.dst, 1, true);
         memmove(r.diff_src[ADDEND], g, (size_t)r.count * sizeof *g);
     }
     free(before);
@@ -172,8 +178,17 @@ static fused_run run_fused(const fused_case *c, int32_t threads)
     const cnn_node node = norm_node(c, true);
     CHECK(node.row->fuses(&node, &node.epilogue, !c->forward_only));
     fused_run r = new_run(c, &node, threads);
-    norm_pass_of(&node, &r, NULL, threads, false);
-    if (!c->forward_only) norm_pass_of(&node, &r, r.diff_dst, threads, true);
+    const int shared = c->shares == SHARES_ADDEND ? ADDEND : NORM_SRC;
+    const size_t bytes = (size_t)r.count * sizeof *r.dst;
+    if (c->forward_only) {
+        float *dst = c->shares != 0 ? r.src[shared] : r.dst;
+        norm_pass_of(&node, &r, NULL, dst, threads, false);
+        memmove(r.dst, dst, bytes);
+        return r;
+    }
+    norm_pass_of(&node, &r, NULL, r.dst, threads, false);
+    if (c->shares != 0) memcpy(r.diff_src[shared], r.diff_dst, bytes);
+    norm_pass_of(&node, &r, c->shares != 0 ? r.diff_src[shared] : r.diff_dst, r.dst, threads, true);
     return r;
 }
 
@@ -189,7 +204,8 @@ static bool same_bits(const char *what, const float *a, const float *b, int64_t 
 
 static void check_case(const fused_case *c)
 {
-    static const char *const names[SOURCES] = {"diff_src", "diff_weights", "diff_bias", NULL, NULL, NULL, "diff_addend"};
+    static const char *const names[SOURCES] = {
+        [NORM_SRC] = "diff_src", [NORM_WEIGHTS] = "diff_weights", [NORM_BIAS] = "diff_bias", [ADDEND] = "diff_addend"};
     fused_run apart = run_apart(c);
     bool ok = true;
     for (int32_t threads = 1; threads <= 4; threads++) {
@@ -211,7 +227,8 @@ static void check_case(const fused_case *c)
 }
 
 static const cnn_shape shapes[] = {{4, {3, 5, 4, 6}},     {4, {2, 64, 9, 7}}, {4, {2, 1, 7, 9}}, {2, {37, 19}},
-                                   {4, {4, 37, 41, 43}},  {4, {3, 515, 5, 5}}, {4, {2, 24, 61, 60}}, {2, {600, 256}}};
+                                   {4, {4, 37, 41, 43}},  {4, {3, 515, 5, 5}}, {4, {2, 24, 61, 60}}, {2, {600, 256}},
+                                   {4, {2, 48, 210, 211}}};
 
 static void fuses_activations_and_additions(void)
 {
@@ -264,6 +281,22 @@ static void fuses_any_activation_without_backward(void)
         }
 }
 
+static void shares_memory(void)
+{
+    for (int bits = 0; bits < 16; bits++)
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            fused_case c = {.shape = shapes[s], .activates = true, .activation = CNN_RELU, .shares = SHARES_SRC};
+            c.adds = (bits & 1) != 0;
+            c.evaluation = (bits & 2) != 0;
+            c.forward_only = (bits & 4) != 0;
+            if (bits & 8) {
+                if (!c.adds) continue;
+                c.shares = SHARES_ADDEND;
+            }
+            check_case(&c);
+        }
+}
+
 static bool is_fused(fused_case c)
 {
     const cnn_node node = norm_node(&c, true);
@@ -285,6 +318,7 @@ int main(int argc, char **argv)
         TEST(fuses_activations_and_additions),
         TEST(fuses_whatever_is_wanted),
         TEST(fuses_any_activation_without_backward),
+        TEST(shares_memory),
         TEST(refuses_what_it_cannot),
     };
     return test_main(argc, argv, tests, TEST_COUNT(tests));

@@ -29,8 +29,8 @@ struct cnn_norm_forward {
     float *dst;
 };
 
-/* The way back starts with g[i][j] = activation'(dst[i][j]) diff_dst[i][j]. Where the activation is constant g is 0, and
- * NaN in dst leaves diff_dst. */
+/* The way back starts with g[i][j] = activation'(dst[i][j]) diff_dst[i][j]. Where the activation is constant g is 0,
+ * and NaN in dst leaves diff_dst. */
 struct cnn_norm_backward {
     int64_t rows, width;
     const float *src, *diff_dst;
@@ -68,7 +68,7 @@ struct cnn_norm_kernels {
     /* first[j] = sum over i of x[i][j] - pivot[j], second[j] = sum over i of its square */
     void (*column_moments)(int64_t rows, int64_t width, const float *x, const float *pivot, float *first,
                            float *second);
-    /* Chan's formula, in double: mean and m2, of `count` rows, and the moments that column_moments found of `rows` more. */
+    /* Chan's formula, in double: mean and m2, of `count` rows, take in what column_moments found of `rows` more. */
     void (*column_merge)(int64_t width, int64_t rows, const float *pivot, const float *first, const float *second,
                          int64_t count, double *mean, double *m2);
     void (*column_forward)(const struct cnn_norm_forward *f);

@@ -141,23 +141,31 @@ static void norm_row_dots(int64_t rows, int64_t n, const float *x, const float *
     }
 }
 
-/* `rows` rows at a vector of columns; it is a constant where this is inlined. */
-VF_INLINE void norm_row_backward_step(struct cnn_norm_row_backward f, bool data, bool parameters, int rows, int64_t i,
-                                      int64_t j, int lanes)
+#define NORM_PAIR 2 /* rows side by side: the gradients of weights and bias are read and written half as often */
+
+/* The numbers of a row, in all lanes. */
+typedef struct norm_row_numbers {
+    vf mean, scale, shift, b, c;
+} norm_row_numbers;
+
+/* `rows` rows, from row i on, at a vector of columns; `rows` is a constant where this is inlined. */
+VF_INLINE void norm_row_backward_step(struct cnn_norm_row_backward f, const norm_row_numbers *numbers, bool data,
+                                      bool parameters, int rows, int64_t i, int64_t j, int lanes)
 {
     const vf w = norm_load(f.weights + j, lanes);
     vf dw = parameters ? norm_load(f.diff_weights + j, lanes) : vf_zero();
     vf db = parameters ? norm_load(f.diff_bias + j, lanes) : vf_zero();
-    for (int k = 0; k < rows; k++, i++) {
-        const int64_t at = i * f.n + j;
-        const vf dy = norm_load(f.diff_dst + at, lanes), d = vf_sub(norm_load(f.src + at, lanes), vf_set1(f.mean[i]));
-        const vf scale = vf_set1(f.scale[i]), xhat = vf_fmadd(d, scale, vf_set1(f.shift[i]));
+    for (int k = 0; k < rows; k++) {
+        const int64_t at = (i + k) * f.n + j;
+        const norm_row_numbers row = numbers[k];
+        const vf dy = norm_load(f.diff_dst + at, lanes);
+        const vf xhat = vf_fmadd(vf_sub(norm_load(f.src + at, lanes), row.mean), row.scale, row.shift);
         if (parameters) {
             dw = vf_fmadd(dy, xhat, dw);
             db = vf_add(db, dy);
         }
         if (data) {
-            const vf dx = vf_fmadd(vf_mul(dy, w), scale, vf_fmadd(xhat, vf_set1(f.b[i]), vf_set1(f.c[i])));
+            const vf dx = vf_fmadd(vf_mul(dy, w), row.scale, vf_fmadd(xhat, row.b, row.c));
             norm_put(f.diff_src + at, dx, lanes, f.stream);
         }
     }
@@ -166,21 +174,22 @@ VF_INLINE void norm_row_backward_step(struct cnn_norm_row_backward f, bool data,
     norm_store(f.diff_bias + j, db, lanes);
 }
 
-#define NORM_PAIR 2 /* rows side by side: the gradients of weights and bias are read and written half as often */
+VF_INLINE void norm_row_backward_rows(struct cnn_norm_row_backward f, bool data, bool parameters, int rows, int64_t i)
+{
+    norm_row_numbers numbers[NORM_PAIR];
+    for (int k = 0; k < rows; k++)
+        numbers[k] = (norm_row_numbers){vf_set1(f.mean[i + k]), vf_set1(f.scale[i + k]), vf_set1(f.shift[i + k]),
+                                        data ? vf_set1(f.b[i + k]) : vf_zero(), data ? vf_set1(f.c[i + k]) : vf_zero()};
+#define STEP(j, lanes) norm_row_backward_step(f, numbers, data, parameters, rows, i, j, lanes)
+    NORM_FOR_VECTORS(f.n, STEP);
+#undef STEP
+}
 
 VF_INLINE void norm_row_backward_as(struct cnn_norm_row_backward f, bool data, bool parameters)
 {
     int64_t i = 0;
-    for (; i + NORM_PAIR <= f.rows; i += NORM_PAIR) {
-#define STEP(j, lanes) norm_row_backward_step(f, data, parameters, NORM_PAIR, i, j, lanes)
-        NORM_FOR_VECTORS(f.n, STEP);
-#undef STEP
-    }
-    for (; i < f.rows; i++) {
-#define STEP(j, lanes) norm_row_backward_step(f, data, parameters, 1, i, j, lanes)
-        NORM_FOR_VECTORS(f.n, STEP);
-#undef STEP
-    }
+    for (; i + NORM_PAIR <= f.rows; i += NORM_PAIR) norm_row_backward_rows(f, data, parameters, NORM_PAIR, i);
+    for (; i < f.rows; i++) norm_row_backward_rows(f, data, parameters, 1, i);
 }
 
 static void norm_row_backward(const struct cnn_norm_row_backward *f)

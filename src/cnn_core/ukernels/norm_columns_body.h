@@ -1,8 +1,8 @@
 /* Normalization by columns in the vector vocabulary; what each kernel computes: norm.h. Included by norm_body.h.
  *
- * Columns walk memory as it lies, row by row, with sums of a row's length in memory, where the nearest cache holds them:
- * reading several rows side by side would spare loads and stores of sums, but takes twice as long where src comes from
- * memory, whose prefetching it defeats.
+ * Columns walk memory as it lies, row by row, with sums of a row's length in memory, where the nearest cache holds
+ * them. To read several rows side by side would spare loads and stores of sums, but takes twice as long where src comes
+ * from memory: it defeats the prefetching.
  *
  * Activations are those of activation_body.h, so that the same numbers come out as without fusion. Which one it is, and
  * what else differs from call to call, are arguments that are constants wherever these functions are inlined. */
