@@ -8,7 +8,8 @@
 
 /* Best first; the last two suit everything. */
 static const cnn_conv_algorithm *const algorithms[] = {&cnn_conv_depthwise_rows, &cnn_conv_depthwise,
-                                                     &cnn_conv_winograd, &cnn_conv_outer, &cnn_conv_direct};
+                                                     &cnn_conv_winograd_shares, &cnn_conv_winograd, &cnn_conv_outer,
+                                                     &cnn_conv_direct};
 
 static const cnn_conv_algorithm *choose(const cnn_conv *conv, cnn_conv_pass pass)
 {

@@ -59,7 +59,8 @@ typedef struct cnn_conv_algorithm {
 
 /* One filter a channel, all passes: 3 or 5 columns wide (conv_depthwise_rows.c), any other (conv_depthwise.c). */
 extern const cnn_conv_algorithm cnn_conv_depthwise_rows, cnn_conv_depthwise;
-extern const cnn_conv_algorithm cnn_conv_winograd;  /* 3x3 of stride 1; all passes (conv_winograd.c) */
+/* 3x3 of stride 1: all passes (conv_winograd.c), backward weights of few channels (conv_winograd_shares.c) */
+extern const cnn_conv_algorithm cnn_conv_winograd, cnn_conv_winograd_shares;
 extern const cnn_conv_algorithm cnn_conv_direct;    /* any forward or backward data (conv_direct.c) */
 extern const cnn_conv_algorithm cnn_conv_outer;     /* any backward weights (conv_outer.c) */
 

@@ -12,31 +12,7 @@
 #include "ops/conv.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
-
-#define PLANES CNN_WINOGRAD_PLANES
-#define TILE 4   /* results along an axis */
-#define WINDOW 6 /* sources of a tile along an axis */
-
-/* The tiles of a pass: a dst image in steps of TILE, and the src pixels that each sees. */
-typedef struct winograd_tiles {
-    int64_t rows, cols, count; /* of one image, one row of tiles; of all images */
-    int64_t src_h, src_w, dst_h, dst_w;
-    int64_t top, left;         /* a tile's window begins so much before its results */
-    int64_t ic, oc;            /* of src, of dst */
-} winograd_tiles;
-
-static winograd_tiles tiles_of(const cnn_conv *conv, cnn_conv_pass pass)
-{
-    winograd_tiles t = {0, 0, 0, conv->ih, conv->iw, conv->oh, conv->ow, conv->padding[0], conv->padding[1], conv->ic,
-                        conv->oc};
-    if (pass == CNN_CONV_BACKWARD_DATA)
-        t = (winograd_tiles){0, 0, 0, conv->oh, conv->ow, conv->ih, conv->iw, 2 - conv->padding[0],
-                             2 - conv->padding[1], conv->oc, conv->ic};
-    t.rows = cnn_ceil_div(t.dst_h, TILE);
-    t.cols = cnn_ceil_div(t.dst_w, TILE);
-    t.count = conv->n * t.rows * t.cols;
-    return t;
-}
+#include "ops/conv_winograd.h"
 
 /* Transformed weights are four times as many: with fewer tiles than this, reading them takes as long as they save, and a
  * frozen plan would hold them for nothing. */
@@ -49,54 +25,23 @@ static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
     if (conv->kh != 3 || conv->kw != 3 || conv->groups != 1 || conv->stride[0] != 1 || conv->stride[1] != 1 ||
         conv->dilation[0] != 1 || conv->dilation[1] != 1 || conv->direct)
         return false;
-    const winograd_tiles t = tiles_of(conv, pass);
+    const cnn_winograd_tiles t = cnn_winograd_tiles_of(conv, pass);
     if (t.ic < 16 || t.oc < 16 || t.count < LEAST_TILES) return false;
     const double pairs = (double)t.ic * (double)t.oc, tiles = (double)t.count;
     const double direct = (double)conv->n * (double)t.dst_h * (double)t.dst_w * 9.0 * pairs;
-    const double winograd = tiles * PLANES * pairs + tiles * 350.0 * (double)(t.ic + t.oc) + 200.0 * pairs;
+    const double winograd = tiles * CNN_WINOGRAD_PLANES * pairs + tiles * 350.0 * (double)(t.ic + t.oc) + 200.0 * pairs;
     return winograd < 0.9 * direct;
-}
-
-/* The pixels that a tile's window sees; `zero` outside the image. */
-static void locate_window(const winograd_tiles *t, const float *src, int64_t channels, const float *zero, int64_t tile,
-                          const float *pixel[WINDOW * WINDOW])
-{
-    const int64_t image = tile / (t->rows * t->cols), row = tile / t->cols % t->rows, col = tile % t->cols;
-    for (int64_t r = 0; r < WINDOW; r++) {
-        const int64_t y = row * TILE + r - t->top;
-        for (int64_t s = 0; s < WINDOW; s++) {
-            const int64_t x = col * TILE + s - t->left;
-            const bool inside = y >= 0 && y < t->src_h && x >= 0 && x < t->src_w;
-            pixel[WINDOW * r + s] = inside ? src + ((image * t->src_h + y) * t->src_w + x) * channels : zero;
-        }
-    }
-}
-
-/* Where a tile's results lie. */
-typedef struct winograd_results {
-    int64_t first;  /* its first pixel */
-    int rows, cols; /* how many of them lie inside the image */
-} winograd_results;
-
-static winograd_results locate_results(const winograd_tiles *t, int64_t tile)
-{
-    const int64_t image = tile / (t->rows * t->cols), row = tile / t->cols % t->rows, col = tile % t->cols;
-    return (winograd_results){
-        .first = (image * t->dst_h + row * TILE) * t->dst_w + col * TILE,
-        .rows = (int)cnn_min_i64(TILE, t->dst_h - row * TILE),
-        .cols = (int)cnn_min_i64(TILE, t->dst_w - col * TILE),
-    };
 }
 
 static size_t planes_bytes(int64_t rows, int64_t cols)
 {
-    return cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)rows, (size_t)cols), PLANES * sizeof(float)));
+    return cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)rows, (size_t)cols), CNN_WINOGRAD_PLANES * sizeof(float)));
 }
 
 /* ---- forward and backward data ----------------------------------------------------------------------------------- */
 
 typedef struct pass_plan {
-    winograd_tiles tiles;
+    cnn_winograd_tiles tiles;
     cnn_conv_panels panels;
     int64_t blocks, block_tiles, parts;
     size_t zero_bytes, weights_bytes;
@@ -108,10 +53,10 @@ typedef struct pass_plan {
 
 static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
 {
-    pass_plan plan = {.tiles = tiles_of(conv, pass)};
-    const winograd_tiles *t = &plan.tiles;
+    pass_plan plan = {.tiles = cnn_winograd_tiles_of(conv, pass)};
+    const cnn_winograd_tiles *t = &plan.tiles;
     plan.panels = cnn_conv_panels_of(t->oc, kernels);
-    const int64_t fitting = BLOCK_BYTES / (PLANES * (int64_t)sizeof(float)) / (t->ic + plan.panels.width);
+    const int64_t fitting = BLOCK_BYTES / (CNN_WINOGRAD_PLANES * (int64_t)sizeof(float)) / (t->ic + plan.panels.width);
     const int64_t most = cnn_min_i64(cnn_max_i64(fitting, 12), 96);
     plan.blocks = cnn_ceil_div(t->count, most);
     plan.block_tiles = cnn_ceil_div(t->count, plan.blocks);
@@ -121,7 +66,7 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     if (conv->packed) plan.weights_bytes = 0;
     plan.src_bytes = planes_bytes(plan.block_tiles, t->ic);
     plan.product_bytes = planes_bytes(plan.block_tiles, plan.panels.width);
-    plan.pointer_bytes = cnn_size_align((size_t)plan.block_tiles * PLANES * sizeof(float *));
+    plan.pointer_bytes = cnn_size_align((size_t)plan.block_tiles * CNN_WINOGRAD_PLANES * sizeof(float *));
     return plan;
 }
 
@@ -136,7 +81,7 @@ typedef struct pass_job {
     int64_t out_stride, in_stride, row_stride, col_stride; /* of the weights, as the pass sees them */
     bool turned;                                           /* backward data reads the kernel from its other end */
     const float *src, *zero;
-    const float *weights; /* U: [panels][PLANES][ic][panel row] */
+    const float *weights; /* U: [panels][CNN_WINOGRAD_PLANES][ic][panel row] */
     float *to_weights;    /* the same, while it is made */
     char *scratch;
     float low, high;                                  /* the clamp that the activation is, or none */
@@ -154,7 +99,7 @@ static void transform_weights(void *arg, int64_t task, int32_t thread)
     const int64_t panel = task / chunks, first = task % chunks * WEIGHTS_PER_TASK;
     const int64_t channels = cnn_conv_panel_channels(panels, panel), row = cnn_conv_panel_row(panels, panel);
     const float *from = job->call->weights + panel * panels->width * job->out_stride;
-    float *to = job->to_weights + panel * panels->width * ic * PLANES;
+    float *to = job->to_weights + panel * panels->width * ic * CNN_WINOGRAD_PLANES;
     float g[9 * 64] = {0};
     for (int64_t c = first; c < cnn_min_i64(first + WEIGHTS_PER_TASK, ic); c++) {
         for (int64_t o = 0; o < channels; o++)
@@ -167,17 +112,17 @@ static void transform_weights(void *arg, int64_t task, int32_t thread)
     }
 }
 
-/* V of a block, and pointers to its rows: [PLANES][tiles]. */
+/* V of a block, and pointers to its rows: [CNN_WINOGRAD_PLANES][tiles]. */
 static void transform_block(const pass_job *job, int64_t first, int64_t count, float *v, const float **rows)
 {
-    const winograd_tiles *t = &job->plan->tiles;
+    const cnn_winograd_tiles *t = &job->plan->tiles;
     const int64_t plane = job->plan->block_tiles * t->ic;
     for (int64_t i = 0; i < count; i++) {
-        const float *pixel[WINDOW * WINDOW];
-        locate_window(t, job->src, t->ic, job->zero, first + i, pixel);
+        const float *pixel[CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW];
+        cnn_winograd_window(t, job->src, t->ic, job->zero, first + i, pixel);
         job->call->kernels->winograd.src(pixel, t->ic, v + i * t->ic, plane);
     }
-    for (int64_t p = 0; p < PLANES; p++)
+    for (int64_t p = 0; p < CNN_WINOGRAD_PLANES; p++)
         for (int64_t i = 0; i < count; i++) rows[p * count + i] = v + p * plane + i * t->ic;
 }
 
@@ -194,7 +139,7 @@ static void finish(const pass_job *job, const cnn_winograd_store *store, int cha
 
 static void store_block(const pass_job *job, int64_t first, int64_t count, int64_t panel, const float *m)
 {
-    const winograd_tiles *t = &job->plan->tiles;
+    const cnn_winograd_tiles *t = &job->plan->tiles;
     const cnn_conv_panels *panels = &job->plan->panels;
     const int64_t channel = panel * panels->width, row = cnn_conv_panel_row(panels, panel);
     const int channels = (int)cnn_conv_panel_channels(panels, panel);
@@ -204,7 +149,7 @@ static void store_block(const pass_job *job, int64_t first, int64_t count, int64
                                 .low = job->low,
                                 .high = job->high};
     for (int64_t i = 0; i < count; i++) {
-        const winograd_results results = locate_results(t, first + i);
+        const cnn_winograd_results results = cnn_winograd_results_at(t, first + i);
         const int64_t at = results.first * t->oc + channel;
         store.rows = results.rows;
         store.columns = results.cols;
@@ -231,8 +176,8 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_split(plan->panels.count, plan->parts, part + 1);
     for (int64_t panel = cnn_split(plan->panels.count, plan->parts, part); panel < end; panel++) {
         const int64_t row = cnn_conv_panel_row(&plan->panels, panel);
-        const float *u = job->weights + panel * plan->panels.width * ic * PLANES;
-        for (int64_t p = 0; p < PLANES; p++) {
+        const float *u = job->weights + panel * plan->panels.width * ic * CNN_WINOGRAD_PLANES;
+        for (int64_t p = 0; p < CNN_WINOGRAD_PLANES; p++) {
             for (int64_t i = 0; i < count; i++) products[i] = m + (p * plan->block_tiles + i) * row;
             const cnn_conv_block block = {
                 .pixels = count, .taps = 1, .ic = ic, .src = rows + p * count, .dst = products};
@@ -275,7 +220,7 @@ static pass_job begin_pass(const cnn_conv_call *call, const pass_plan *plan)
 
 static void make_weights(pass_job *job, float *to)
 {
-    const winograd_tiles *t = &job->plan->tiles;
+    const cnn_winograd_tiles *t = &job->plan->tiles;
     job->to_weights = to;
     cnn_parallel(cnn_useful_threads(job->call->threads, 10.0 * (double)t->ic * (double)t->oc),
                  job->plan->panels.count * cnn_ceil_div(t->ic, WEIGHTS_PER_TASK), transform_weights, job);
@@ -298,7 +243,7 @@ static size_t winograd_packed(const cnn_conv *conv, cnn_conv_pass pass, const cn
 {
     return pass == CNN_CONV_BACKWARD_WEIGHTS
                ? 0
-               : planes_bytes(tiles_of(conv, pass).ic, cnn_conv_panels_of(tiles_of(conv, pass).oc, kernels).padded);
+               : planes_bytes(cnn_winograd_tiles_of(conv, pass).ic, cnn_conv_panels_of(cnn_winograd_tiles_of(conv, pass).oc, kernels).padded);
 }
 
 static void winograd_pack(const cnn_conv_call *call, void *packed)
@@ -311,7 +256,7 @@ static void winograd_pack(const cnn_conv_call *call, void *packed)
 /* ---- the gradient of the weights --------------------------------------------------------------------------------- */
 
 typedef struct gradient_plan {
-    winograd_tiles tiles;
+    cnn_winograd_tiles tiles;
     cnn_conv_panels panels;
     int64_t chunks, chunk_tiles;
     size_t zero_bytes, src_bytes, diff_bytes, sums_bytes;
@@ -322,10 +267,10 @@ typedef struct gradient_plan {
 
 static gradient_plan plan_gradient(const cnn_conv *conv, const cnn_kernels *kernels)
 {
-    gradient_plan plan = {.tiles = tiles_of(conv, CNN_CONV_BACKWARD_WEIGHTS)};
-    const winograd_tiles *t = &plan.tiles;
+    gradient_plan plan = {.tiles = cnn_winograd_tiles_of(conv, CNN_CONV_BACKWARD_WEIGHTS)};
+    const cnn_winograd_tiles *t = &plan.tiles;
     plan.panels = cnn_conv_panels_of(t->oc, kernels);
-    const int64_t fitting = CHUNK_BYTES / (PLANES * (int64_t)sizeof(float)) / (t->ic + plan.panels.padded);
+    const int64_t fitting = CHUNK_BYTES / (CNN_WINOGRAD_PLANES * (int64_t)sizeof(float)) / (t->ic + plan.panels.padded);
     plan.chunks = cnn_ceil_div(t->count, cnn_max_i64(fitting, 48));
     plan.chunk_tiles = cnn_ceil_div(t->count, plan.chunks);
     plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
@@ -342,8 +287,8 @@ typedef struct gradient_job {
     const cnn_conv_call *call;
     int64_t first, count; /* tiles of the chunk */
     const float *zero;
-    float *src, *diff; /* [PLANES][tiles][ic] and [PLANES][panels][tiles][panel row] */
-    float *sums;       /* [PLANES][ic][padded oc] */
+    float *src, *diff; /* [CNN_WINOGRAD_PLANES][tiles][ic] and [CNN_WINOGRAD_PLANES][panels][tiles][panel row] */
+    float *sums;       /* [CNN_WINOGRAD_PLANES][ic][padded oc] */
     char *scratch;
 } gradient_job;
 
@@ -353,27 +298,21 @@ static void transform_tiles(void *arg, int64_t task, int32_t thread)
 {
     (void)thread;
     const gradient_job *job = arg;
-    const winograd_tiles *t = &job->plan->tiles;
+    const cnn_winograd_tiles *t = &job->plan->tiles;
     const cnn_conv_panels *panels = &job->plan->panels;
     const struct cnn_winograd_kernels *kernels = &job->call->kernels->winograd;
     const int64_t end = cnn_min_i64((task + 1) * TILES_PER_TASK, job->count);
     const int64_t last = panels->count - 1, last_row = cnn_conv_panel_row(panels, last);
     const int64_t wide = last_row == panels->width ? t->oc : last * panels->width; /* channels in wide panels */
     for (int64_t i = task * TILES_PER_TASK; i < end; i++) {
-        const float *window[WINDOW * WINDOW], *pixel[TILE * TILE];
-        locate_window(t, job->call->x, t->ic, job->zero, job->first + i, window);
+        const float *window[CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW], *pixel[CNN_WINOGRAD_TILE * CNN_WINOGRAD_TILE];
+        cnn_winograd_window(t, job->call->x, t->ic, job->zero, job->first + i, window);
         kernels->src(window, t->ic, job->src + i * t->ic, job->count * t->ic);
-        const winograd_results results = locate_results(t, job->first + i);
-        for (int r = 0; r < TILE; r++)
-            for (int s = 0; s < TILE; s++) {
-                const bool inside = r < results.rows && s < results.cols;
-                pixel[TILE * r + s] =
-                    inside ? job->call->y + (results.first + r * t->dst_w + s) * t->oc : job->zero;
-            }
+        cnn_winograd_result_pixels(t, job->call->y, job->zero, job->first + i, pixel);
         const int64_t plane = job->count * panels->padded;
         kernels->diff_dst(pixel, wide, job->diff + i * panels->width, plane, job->count * panels->width);
         if (wide == t->oc) continue;
-        for (int p = 0; p < TILE * TILE; p++) pixel[p] += wide;
+        for (int p = 0; p < CNN_WINOGRAD_TILE * CNN_WINOGRAD_TILE; p++) pixel[p] += wide;
         kernels->diff_dst(pixel, t->oc - wide, job->diff + job->count * wide + i * last_row, plane, 0);
     }
 }
@@ -429,7 +368,7 @@ static void run_gradient(const cnn_conv_call *call)
         job.first = cnn_split(plan.tiles.count, plan.chunks, chunk);
         job.count = cnn_split(plan.tiles.count, plan.chunks, chunk + 1) - job.first;
         cnn_parallel(threads, cnn_ceil_div(job.count, TILES_PER_TASK), transform_tiles, &job);
-        cnn_parallel(threads, PLANES, multiply_plane, &job);
+        cnn_parallel(threads, CNN_WINOGRAD_PLANES, multiply_plane, &job);
     }
     cnn_parallel(threads, plan.tiles.ic, add_filters, &job);
 }

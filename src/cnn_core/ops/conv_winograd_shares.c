@@ -1,0 +1,196 @@
+/* The gradient of the weights by Winograd, for few channels: a task sums a share of the tiles through all planes.
+ *
+ * With few channels the 36 planes of sums fit in a core's second-level cache, beside the transforms of some dozens of
+ * tiles. So nothing that is transformed ever leaves it, where conv_winograd.c passes a chunk of tiles from all cores to
+ * all cores. Shares are added in order at the end. */
+#include "ops/conv.h"
+#include "ops/conv_geometry.h"
+#include "ops/conv_tiling.h"
+#include "ops/conv_winograd.h"
+
+#define PLANES CNN_WINOGRAD_PLANES
+#define MOST_SUMS (640 << 10)   /* bytes of a share's sums */
+#define BLOCK_BYTES (256 << 10) /* of the transforms of a block of tiles */
+#define MOST_TILES 48
+#define MOST_SHARES 16
+#define SHARE_TILES 64         /* fewer would not pay for adding up their sums */
+#define SHARES_BYTES (8 << 20) /* of all shares together */
+
+typedef struct shares_plan {
+    cnn_winograd_tiles tiles;
+    cnn_conv_panels panels;
+    int64_t shares, block_tiles;
+    int64_t src_plane, diff_plane;  /* floats from plane to plane of a block */
+    int64_t sums;                   /* floats of a share's */
+    size_t zero_bytes, sums_bytes;
+    size_t src_bytes, diff_bytes, row_bytes, filter_bytes; /* of one thread */
+} shares_plan;
+
+/* A distance of planes of so many floats: an odd number of cache lines, so that a tile's planes do not all fall into one
+ * set of the caches. */
+static int64_t plane_of(int64_t floats) { return (cnn_ceil_div(floats, 16) | 1) * 16; }
+
+static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
+{
+    shares_plan plan = {.tiles = cnn_winograd_tiles_of(conv, CNN_CONV_BACKWARD_WEIGHTS)};
+    const cnn_winograd_tiles *t = &plan.tiles;
+    plan.panels = cnn_conv_panels_of(t->oc, kernels);
+    plan.sums = PLANES * t->ic * plan.panels.padded;
+    const size_t share_bytes = cnn_float_bytes(plan.sums);
+    const int64_t fitting = cnn_min_i64(t->count / SHARE_TILES, (int64_t)(SHARES_BYTES / share_bytes));
+    plan.shares = cnn_max_i64(cnn_min_i64(fitting, MOST_SHARES), 1);
+    const int64_t tile_bytes = PLANES * (int64_t)sizeof(float) * (t->ic + plan.panels.padded);
+    const int64_t most = cnn_max_i64(cnn_min_i64(BLOCK_BYTES / tile_bytes, MOST_TILES), 1);
+    const int64_t share_tiles = cnn_ceil_div(t->count, plan.shares);
+    plan.block_tiles = cnn_ceil_div(share_tiles, cnn_ceil_div(share_tiles, most));
+    plan.src_plane = plane_of(plan.block_tiles * t->ic);
+    plan.diff_plane = plane_of(plan.block_tiles * plan.panels.padded);
+    plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
+    plan.sums_bytes = cnn_size_mul(share_bytes, (size_t)plan.shares);
+    plan.src_bytes = cnn_float_bytes(PLANES * plan.src_plane);
+    plan.diff_bytes = cnn_float_bytes(PLANES * plan.diff_plane);
+    plan.row_bytes = cnn_size_align((size_t)plan.block_tiles * sizeof(float *));
+    plan.filter_bytes = cnn_float_bytes((PLANES + 9) * plan.panels.padded);
+    return plan;
+}
+
+static size_t thread_bytes(const shares_plan *plan)
+{
+    return plan->src_bytes + plan->diff_bytes + plan->row_bytes + plan->filter_bytes;
+}
+
+static size_t shares_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
+{
+    (void)pass;
+    const shares_plan plan = plan_shares(conv, kernels);
+    return plan.zero_bytes + plan.sums_bytes + cnn_size_mul(thread_bytes(&plan), (size_t)threads);
+}
+
+typedef struct shares_job {
+    const shares_plan *plan;
+    const cnn_conv_call *call;
+    const float *zero;
+    float *sums; /* [shares][PLANES][ic][padded oc] */
+    char *scratch;
+} shares_job;
+
+/* A block of tiles in the transformed domain: one thread's. */
+typedef struct shares_block {
+    int64_t first, count;
+    float *src, *diff;  /* [PLANES][tiles][ic] and [PLANES][panels][tiles][panel row] */
+    const float **rows; /* [tiles] of one plane of src */
+    float *filters;
+} shares_block;
+
+static shares_block take_block(const shares_job *job, int32_t thread)
+{
+    const shares_plan *plan = job->plan;
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
+    shares_block block = {.src = cnn_take(&cursor, plan->src_bytes)};
+    block.diff = cnn_take(&cursor, plan->diff_bytes);
+    block.rows = cnn_take(&cursor, plan->row_bytes);
+    block.filters = cnn_take(&cursor, plan->filter_bytes);
+    return block;
+}
+
+static void transform(const shares_job *job, const shares_block *block)
+{
+    const shares_plan *plan = job->plan;
+    const cnn_winograd_tiles *t = &plan->tiles;
+    const cnn_conv_panels *panels = &plan->panels;
+    const struct cnn_winograd_kernels *kernels = &job->call->kernels->winograd;
+    const int64_t last_row = cnn_conv_panel_row(panels, panels->count - 1);
+    const int64_t wide = last_row == panels->width ? t->oc : (panels->count - 1) * panels->width; /* in wide panels */
+    for (int64_t i = 0; i < block->count; i++) {
+        const float *window[CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW], *pixel[CNN_WINOGRAD_TILE * CNN_WINOGRAD_TILE];
+        cnn_winograd_window(t, job->call->x, t->ic, job->zero, block->first + i, window);
+        kernels->src(window, t->ic, block->src + i * t->ic, plan->src_plane);
+        cnn_winograd_result_pixels(t, job->call->y, job->zero, block->first + i, pixel);
+        kernels->diff_dst(pixel, wide, block->diff + i * panels->width, plan->diff_plane, block->count * panels->width);
+        if (wide == t->oc) continue;
+        for (int p = 0; p < CNN_WINOGRAD_TILE * CNN_WINOGRAD_TILE; p++) pixel[p] += wide;
+        kernels->diff_dst(pixel, t->oc - wide, block->diff + block->count * wide + i * last_row, plan->diff_plane, 0);
+    }
+}
+
+/* sums = (or, with `add`, +=) the products of all planes of the block. */
+static void multiply(const shares_job *job, const shares_block *block, bool add, float *sums)
+{
+    const shares_plan *plan = job->plan;
+    const int64_t ic = plan->tiles.ic, padded = plan->panels.padded, parts = cnn_ceil_div(ic, CNN_CONV_ROWS);
+    for (int64_t plane = 0; plane < PLANES; plane++) {
+        for (int64_t i = 0; i < block->count; i++) block->rows[i] = block->src + plane * plan->src_plane + i * ic;
+        for (int64_t panel = 0; panel < plan->panels.count; panel++) {
+            const int64_t column = panel * plan->panels.width;
+            const float *cols = block->diff + plane * plan->diff_plane + block->count * column;
+            for (int64_t part = 0; part < parts; part++) {
+                const int64_t c = cnn_split(ic, parts, part);
+                job->call->kernels->conv.outer((int)(cnn_split(ic, parts, part + 1) - c), block->count, block->rows, c,
+                                               cols, (int)cnn_conv_panel_channels(&plan->panels, panel), add, padded,
+                                               sums + (plane * ic + c) * padded + column);
+            }
+        }
+    }
+}
+
+static void sum_share(void *arg, int64_t task, int32_t thread)
+{
+    const shares_job *job = arg;
+    const shares_plan *plan = job->plan;
+    const int64_t begin = cnn_split(plan->tiles.count, plan->shares, task);
+    const int64_t end = cnn_split(plan->tiles.count, plan->shares, task + 1);
+    shares_block block = take_block(job, thread);
+    for (block.first = begin; block.first < end; block.first += block.count) {
+        block.count = cnn_min_i64(plan->block_tiles, end - block.first);
+        transform(job, &block);
+        multiply(job, &block, block.first > begin, job->sums + task * plan->sums);
+    }
+}
+
+/* diff_weights of in channel `task` += G^T s G of the sum of all shares. */
+static void add_filters(void *arg, int64_t task, int32_t thread)
+{
+    const shares_job *job = arg;
+    const shares_plan *plan = job->plan;
+    const int64_t ic = plan->tiles.ic, oc = plan->tiles.oc, padded = plan->panels.padded;
+    const int64_t *stride = job->call->conv->weights_stride;
+    float *sums = take_block(job, thread).filters, *g = sums + PLANES * padded;
+    for (int64_t plane = 0; plane < PLANES; plane++) {
+        float *to = sums + plane * padded;
+        const float *from = job->sums + (plane * ic + task) * padded;
+        for (int64_t o = 0; o < padded; o++) to[o] = from[o];
+        for (int64_t share = 1; share < plan->shares; share++)
+            for (int64_t o = 0; o < padded; o++) to[o] += from[share * plan->sums + o];
+    }
+    job->call->kernels->winograd.diff_weights(sums, padded, oc, g);
+    float *out = job->call->out + task * stride[1];
+    for (int64_t o = 0; o < oc; o++)
+        for (int64_t k = 0; k < 9; k++) out[o * stride[0] + k / 3 * stride[2] + k % 3 * stride[3]] += g[k * oc + o];
+}
+
+static void run_shares(const cnn_conv_call *call)
+{
+    const shares_plan plan = plan_shares(call->conv, call->kernels);
+    char *cursor = call->workspace;
+    shares_job job = {.plan = &plan, .call = call};
+    job.zero = cnn_conv_zeros(&cursor, cnn_max_i64(plan.tiles.ic, plan.tiles.oc));
+    job.sums = cnn_take(&cursor, plan.sums_bytes);
+    job.scratch = cursor;
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);
+    cnn_parallel(threads, plan.shares, sum_share, &job);
+    cnn_parallel(cnn_useful_threads(call->threads, (double)(plan.shares * plan.sums) / 4.0), plan.tiles.ic, add_filters,
+                 &job);
+}
+
+static bool shares_suit(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    return pass == CNN_CONV_BACKWARD_WEIGHTS && cnn_conv_winograd.suits(conv, pass) &&
+           conv->ic * conv->oc <= MOST_SUMS / (PLANES * (int64_t)sizeof(float));
+}
+
+const cnn_conv_algorithm cnn_conv_winograd_shares = {
+    .name = "winograd by shares",
+    .suits = shares_suit,
+    .workspace = shares_workspace,
+    .run = run_shares,
+};
