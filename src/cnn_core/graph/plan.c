@@ -50,8 +50,9 @@ static void plan_gradients(cnn_plan *plan, const bool *needed)
     for (int32_t s = graph->num_steps - 1; s >= 0; s--) {
         cnn_step *step = &graph->steps[s];
         /* Backward through an activation may overwrite the gradient: not the caller's. */
-        if (step->node.epilogue.activates && plan->values[step->result].has_gradient &&
-            graph->values[step->result].output && !graph->values[step->result].watched)
+        if (step->node.epilogue.activates && !step->node.row->activates_again &&
+            plan->values[step->result].has_gradient && graph->values[step->result].output &&
+            !graph->values[step->result].watched)
             plan->values[step->result].copy_diff = true;
         if (!plan->values[step->result].has_gradient || step->node.row->backward == NULL) continue;
         plan->steps[s].backward = true;

@@ -55,7 +55,7 @@ typedef struct cnn_op_row {
     uint32_t optional;    /* bit i: source i may be CNN_NONE; sources past the last given count as CNN_NONE */
     uint32_t keeps_src;   /* bit i: backward reads source i */
     bool keeps_dst;       /* backward reads dst; infer may change both in the node */
-    bool activates_again; /* behind an activation without an addition backward does not need dst */
+    bool activates_again; /* backward behind an activation spares diff_dst, and without an addition does not need dst */
     uint32_t accumulates; /* bit i: backward adds to diff_src[i] (`+=`), else it writes (`=`) */
     uint32_t in_place;    /* bit i: dst may lie where source i does, and diff_src[i] where diff_dst does */
     uint32_t writes;      /* bit i: forward writes to source i, a state, unless the node is affine (as_affine) */
@@ -74,7 +74,8 @@ typedef struct cnn_op_row {
     cnn_status (*backward)(const cnn_call *call); /* NULL: gives no gradient */
 
     /* Whether forward (and backward, if asked) of the node can take this epilogue; NULL: it never can. Backward of an
-     * activating node is called with dst, with a diff_dst that it may overwrite, and with diff_src of the addend (`=`). */
+     * activating node is called with dst and with a diff_dst that it may overwrite (but see activates_again), and with
+     * diff_src of the addend (`=`). */
     bool (*fuses)(const cnn_node *node, const cnn_epilogue *epilogue, bool backward);
     /* Bit i: backward of the node can add to diff_src[i], where cnn_call.add says so. NULL: to none. */
     uint32_t (*can_add)(const cnn_node *node);

@@ -187,8 +187,12 @@ static fused_run run_fused(const fused_case *c, int32_t threads)
         return r;
     }
     norm_pass_of(&node, &r, NULL, r.dst, threads, false);
-    if (c->shares != 0) memcpy(r.diff_src[shared], r.diff_dst, bytes);
+    float *given = malloc(bytes);
+    memcpy(given, r.diff_dst, bytes);
+    if (c->shares != 0) memcpy(r.diff_src[shared], given, bytes);
     norm_pass_of(&node, &r, c->shares != 0 ? r.diff_src[shared] : r.diff_dst, r.dst, threads, true);
+    CHECK(memcmp(given, r.diff_dst, bytes) == 0); /* the row's activates_again */
+    free(given);
     return r;
 }
 
@@ -297,6 +301,29 @@ static void shares_memory(void)
         }
 }
 
+/* A graph of the two alone: its output and the gradient of it are the caller's, and nothing of their size is the plan's. */
+static void keeps_no_copies_behind_an_activation(void)
+{
+    const cnn_shape shape = {4, {2, 16, 33, 31}};
+    const cnn_attributes norm = {.norm = {.eps = 1e-5, .training = true, .momentum = 0.1}};
+    const cnn_attributes relu = {.activation = {.kind = CNN_RELU}};
+    const cnn_plan_options options = {.backward = 1, .repeat = 1};
+    cnn_graph *graph = NULL;
+    cnn_plan *plan = NULL;
+    cnn_value x, y;
+    CHECK(cnn_graph_create(CNN_FLOAT32, &graph) == CNN_OK);
+    CHECK(cnn_graph_input(graph, CNN_FLOAT32, &shape, &x) == CNN_OK);
+    CHECK(cnn_graph_require_gradient(graph, x) == CNN_OK);
+    CHECK(cnn_graph_apply(graph, CNN_OP_BATCH_NORM, &norm, 1, &x, &y) == CNN_OK);
+    CHECK(cnn_graph_apply(graph, CNN_OP_ACTIVATION, &relu, 1, &y, &y) == CNN_OK);
+    CHECK(cnn_graph_output(graph, y) == CNN_OK);
+    CHECK(cnn_plan_create(graph, &options, &plan) == CNN_OK);
+    const size_t planned = cnn_plan_bytes(plan, CNN_MEMORY_ACTIVATIONS) + cnn_plan_bytes(plan, CNN_MEMORY_GRADIENTS);
+    CHECK(planned < (size_t)cnn_shape_count(&shape) * sizeof(float));
+    cnn_plan_free(plan);
+    cnn_graph_free(graph);
+}
+
 static bool is_fused(fused_case c)
 {
     const cnn_node node = norm_node(&c, true);
@@ -319,6 +346,7 @@ int main(int argc, char **argv)
         TEST(fuses_whatever_is_wanted),
         TEST(fuses_any_activation_without_backward),
         TEST(shares_memory),
+        TEST(keeps_no_copies_behind_an_activation),
         TEST(refuses_what_it_cannot),
     };
     return test_main(argc, argv, tests, TEST_COUNT(tests));
