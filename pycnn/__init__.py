@@ -20,6 +20,7 @@ from pycnn.random import manual_seed
 
 if TYPE_CHECKING:
     from pycnn import callbacks, data, losses, models, onnx, optim, regularizers, sklearn
+    from pycnn._config import cmake_dir, get_include, get_library_dir
     from pycnn._fold import fold_batchnorm
     from pycnn._summary import summary
     from pycnn.plan import Plan, compile
@@ -33,8 +34,11 @@ _LAZY_MODULES = ("callbacks", "data", "losses", "models", "onnx", "optim", "regu
 _LAZY_NAMES = {
     "Plan": "pycnn.plan",
     "Trainer": "pycnn.trainer",
+    "cmake_dir": "pycnn._config",
     "compile": "pycnn.plan",
     "fold_batchnorm": "pycnn._fold",
+    "get_include": "pycnn._config",
+    "get_library_dir": "pycnn._config",
     "load_weights": "pycnn.serialization",
     "save": "pycnn.serialization",
     "summary": "pycnn._summary",
@@ -61,11 +65,14 @@ __all__ = [
     "Trainer",
     "__version__",
     "callbacks",
+    "cmake_dir",
     "compile",
     "cpu_info",
     "data",
     "fold_batchnorm",
     "functional",
+    "get_include",
+    "get_library_dir",
     "get_num_threads",
     "load_weights",
     "losses",

@@ -1,8 +1,16 @@
-# The C core's public header, as Cython sees it. The header is the documentation.
-from libc.stdint cimport int32_t, int64_t, uint64_t
+# The C core's public header, as Cython sees it. The header is the documentation. Other modules cimport pycnn.cnn_core, which
+# is the same: cnn_api.h turns their calls into calls through the table of the core that runs.
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 
-cdef extern from "cnn_core.h" nogil:
+cdef extern from "cnn_api.h":
+    ctypedef struct cnn_api:
+        uint32_t struct_size
+        int32_t abi
+    int import_cnn_core() except -1
+
+
+cdef extern from "cnn_api.h" nogil:
     int CNN_MAX_RANK
     int CNN_MAX_SOURCES
     int CNN_NONE

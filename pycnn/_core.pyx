@@ -14,6 +14,7 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -28,6 +29,15 @@ from numpy import empty, float32, float64, frombuffer, zeros
 cdef extern from "ops/probe.h" nogil:  # of the core, but not of its public interface
     double cnn_probe_multiply_adds()
     void cnn_probe_copy(int64_t n, const float *src, float *dst)
+
+
+cdef extern from *:
+    """
+    #define CNN_API_POINTER(name) cnn_##name,
+    static const cnn_api CNN_API_TABLE = {sizeof(cnn_api), CNN_ABI_VERSION, CNN_API_FUNCTIONS(CNN_API_POINTER)};
+    """
+    const cnn_api CNN_API_TABLE
+    const char *CNN_API_CAPSULE
 
 
 cdef bint LITTLE_ENDIAN = sys.byteorder == "little"
@@ -137,3 +147,6 @@ def cpu_info():
 
 
 check(cnn_initialize())
+
+# What import_cnn_core() of cnn_api.h finds: other extension modules call the core that runs here.
+_C_API = PyCapsule_New(<void *>&CNN_API_TABLE, CNN_API_CAPSULE, NULL)
