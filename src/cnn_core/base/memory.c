@@ -5,6 +5,7 @@
 #include "base/memory.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #if defined(_WIN32)
 #include <malloc.h>
@@ -40,4 +41,27 @@ void cnn_aligned_free(void *memory)
 #else
     free(memory);
 #endif
+}
+
+void *cnn_allocate(const cnn_allocator *allocator, size_t bytes)
+{
+    if (allocator->allocate == NULL) return cnn_aligned_alloc(bytes);
+    if (bytes >= CNN_SIZE_LIMIT) return NULL;
+    return allocator->allocate(allocator->user, cnn_size_align(bytes == 0 ? 1 : bytes), CNN_ALIGNMENT);
+}
+
+void *cnn_allocate_zeroed(const cnn_allocator *allocator, size_t count, size_t element)
+{
+    const size_t bytes = cnn_size_mul(count, element);
+    void *memory = cnn_allocate(allocator, bytes);
+    return memory == NULL ? NULL : memset(memory, 0, bytes);
+}
+
+void cnn_release(const cnn_allocator *allocator, void *memory)
+{
+    if (memory == NULL) return;
+    if (allocator->allocate == NULL)
+        cnn_aligned_free(memory);
+    else
+        allocator->release(allocator->user, memory);
 }

@@ -15,6 +15,12 @@
 void *cnn_aligned_alloc(size_t bytes);
 void cnn_aligned_free(void *memory);
 
+/* Memory from the caller's allocator, aligned to CNN_ALIGNMENT; without one (`allocate` is NULL), as above. */
+void *cnn_allocate(const cnn_allocator *allocator, size_t bytes);
+/* The same for an array, all zero. */
+void *cnn_allocate_zeroed(const cnn_allocator *allocator, size_t count, size_t element);
+void cnn_release(const cnn_allocator *allocator, void *memory); /* NULL is fine */
+
 /* Sizes add and multiply with saturation at CNN_SIZE_LIMIT: compare once, at the end. The limit leaves headroom so that
  * rounding up to the alignment cannot wrap. */
 #define CNN_SIZE_LIMIT ((size_t)(SIZE_MAX / 4))

@@ -19,11 +19,11 @@ static int by_offset(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
-cnn_status cnn_arena_place(cnn_buffer *buffers, int32_t count, size_t *bytes)
+cnn_status cnn_arena_place(const cnn_allocator *allocator, cnn_buffer *buffers, int32_t count, size_t *bytes)
 {
     *bytes = 0;
     if (count == 0) return CNN_OK;
-    const cnn_buffer **neighbours = malloc((size_t)count * sizeof *neighbours);
+    const cnn_buffer **neighbours = cnn_allocate(allocator, (size_t)count * sizeof *neighbours);
     if (neighbours == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to plan %d buffers", count);
     qsort(buffers, (size_t)count, sizeof *buffers, by_size);
     for (int32_t i = 0; i < count; i++) {
@@ -43,6 +43,6 @@ cnn_status cnn_arena_place(cnn_buffer *buffers, int32_t count, size_t *bytes)
         const size_t end = cnn_size_add(offset, wanted);
         if (end > *bytes) *bytes = end;
     }
-    free(neighbours);
+    cnn_release(allocator, neighbours);
     return CNN_OK;
 }

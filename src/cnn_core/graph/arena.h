@@ -12,6 +12,6 @@ typedef struct cnn_buffer {
 
 /* Places the buffers, largest first, each at the lowest offset where it fits (greedy by size: Pisarchyk and Lee,
  * "Efficient Memory Management for Deep Neural Net Inference", 2020). Reorders `buffers`; *bytes = what all need. */
-cnn_status cnn_arena_place(cnn_buffer *buffers, int32_t count, size_t *bytes);
+cnn_status cnn_arena_place(const cnn_allocator *allocator, cnn_buffer *buffers, int32_t count, size_t *bytes);
 
 #endif

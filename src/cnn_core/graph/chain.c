@@ -1,6 +1,5 @@
 #include "graph/chain.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "graph/passes.h"
@@ -112,9 +111,9 @@ cnn_status cnn_plan_chains(cnn_plan *plan)
     const cnn_graph *graph = &plan->graph;
     if (cnn_plan_uses_reference(plan)) return CNN_OK;
     int32_t *uses = cnn_graph_uses(graph);
-    plan->chains = malloc((size_t)graph->num_steps * sizeof *plan->chains + 1);
+    plan->chains = cnn_allocate(&graph->allocator, (size_t)graph->num_steps * sizeof *plan->chains);
     if (uses == NULL || plan->chains == NULL) {
-        free(uses);
+        cnn_release(&graph->allocator, uses);
         return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     }
     for (int32_t s = 0; s < graph->num_steps; s++) {
@@ -124,7 +123,7 @@ cnn_status cnn_plan_chains(cnn_plan *plan)
         s += chain->steps - 1;
         plan->num_chains++;
     }
-    free(uses);
+    cnn_release(&graph->allocator, uses);
     return CNN_OK;
 }
 

@@ -1,5 +1,4 @@
 /* Running a plan: one arena, one workspace, and the pointers that the caller bound. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "graph/chain.h"
@@ -12,36 +11,80 @@ struct cnn_context {
     size_t workspace_bytes;
     int32_t threads;     /* what the workspace suffices for */
     int32_t run_threads; /* of this run */
+    bool owned;          /* its memory comes from the plan's allocator, not from the caller */
     uint64_t random_seed, random_call;
     bool forward_done, backward_done;
 };
 
+static int32_t wanted_threads(const cnn_plan *plan)
+{
+    return plan->options.threads > 0 ? plan->options.threads : cnn_get_num_threads();
+}
+
+/* A context is one piece of memory:   context | bound data | bound diff | arena | workspace, if it is the caller's */
+static size_t table_bytes(const cnn_plan *plan)
+{
+    return cnn_size_align(((size_t)plan->graph.num_values + 1) * sizeof(void *));
+}
+
+static size_t fixed_bytes(const cnn_plan *plan)
+{
+    const size_t tables = cnn_size_align(sizeof(cnn_context)) + 2 * table_bytes(plan);
+    return cnn_size_add(tables, cnn_size_align(plan->arena_bytes));
+}
+
+static cnn_context *lay_out(const cnn_plan *plan, char *memory)
+{
+    char *cursor = memory;
+    cnn_context *made = cnn_take(&cursor, sizeof *made);
+    memset(made, 0, cnn_size_align(sizeof *made) + 2 * table_bytes(plan));
+    made->plan = plan;
+    made->bound_data = cnn_take(&cursor, table_bytes(plan));
+    made->bound_diff = cnn_take(&cursor, table_bytes(plan));
+    made->arena = cnn_take(&cursor, plan->arena_bytes);
+    made->workspace = cursor;
+    return made;
+}
+
 cnn_status cnn_context_create(const cnn_plan *plan, cnn_context **context)
 {
     *context = NULL;
-    cnn_context *made = calloc(1, sizeof *made);
-    if (made == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a context");
-    made->plan = plan;
-    const size_t values = (size_t)plan->graph.num_values;
-    made->bound_data = calloc(values + 1, sizeof *made->bound_data);
-    made->bound_diff = calloc(values + 1, sizeof *made->bound_diff);
-    made->arena = cnn_aligned_alloc(plan->arena_bytes);
-    if (made->bound_data == NULL || made->bound_diff == NULL || made->arena == NULL) {
-        cnn_context_free(made);
+    char *memory = cnn_allocate(&plan->graph.allocator, fixed_bytes(plan));
+    if (memory == NULL)
         return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for the network's %zu bytes of activations", plan->arena_bytes);
-    }
-    *context = made;
+    *context = lay_out(plan, memory);
+    (*context)->owned = true;
+    (*context)->workspace = NULL;
+    return CNN_OK;
+}
+
+size_t cnn_plan_context_bytes(const cnn_plan *plan)
+{
+    const size_t bytes = cnn_size_add(fixed_bytes(plan), cnn_plan_workspace(plan, wanted_threads(plan)));
+    return cnn_size_add(bytes, CNN_ALIGNMENT - 1);
+}
+
+cnn_status cnn_context_create_in(const cnn_plan *plan, void *memory, size_t bytes, cnn_context **context)
+{
+    *context = NULL;
+    const size_t slack = (size_t)(-(uintptr_t)memory & (CNN_ALIGNMENT - 1)), fixed = fixed_bytes(plan);
+    int32_t threads = wanted_threads(plan);
+    while (threads > 0 && cnn_size_add(slack + fixed, cnn_plan_workspace(plan, threads)) > bytes) threads--;
+    if (threads == 0)
+        return cnn_fail(CNN_INVALID_VALUE, "bytes: got %zu, expected at least %zu", bytes,
+                        cnn_size_add(slack + fixed, cnn_plan_workspace(plan, 1)));
+    *context = lay_out(plan, (char *)memory + slack);
+    (*context)->workspace_bytes = cnn_plan_workspace(plan, threads);
+    (*context)->threads = threads;
     return CNN_OK;
 }
 
 void cnn_context_free(cnn_context *context)
 {
-    if (context == NULL) return;
-    free(context->bound_data);
-    free(context->bound_diff);
-    cnn_aligned_free(context->arena);
-    cnn_aligned_free(context->workspace);
-    free(context);
+    if (context == NULL || !context->owned) return;
+    const cnn_allocator *allocator = &context->plan->graph.allocator;
+    cnn_release(allocator, context->workspace);
+    cnn_release(allocator, context);
 }
 
 size_t cnn_context_bytes(const cnn_context *context)
@@ -74,15 +117,15 @@ cnn_status cnn_context_random(cnn_context *context, uint64_t seed, uint64_t call
 /* The thread count may have risen since the last run; this is the only allocation after creation. */
 static cnn_status prepare_workspace(cnn_context *context)
 {
-    const int32_t chosen = context->plan->options.threads;
-    const int32_t threads = chosen > 0 ? chosen : cnn_get_num_threads();
-    context->run_threads = threads;
-    if (threads <= context->threads) return CNN_OK;
+    const int32_t threads = wanted_threads(context->plan);
+    context->run_threads = context->owned ? threads : (int32_t)cnn_min_i64(threads, context->threads);
+    if (context->run_threads <= context->threads) return CNN_OK;
     const size_t bytes = cnn_plan_workspace(context->plan, threads);
     if (bytes > context->workspace_bytes) {
-        char *grown = cnn_aligned_alloc(bytes);
+        const cnn_allocator *allocator = &context->plan->graph.allocator;
+        char *grown = cnn_allocate(allocator, bytes);
         if (grown == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for %zu bytes of workspace", bytes);
-        cnn_aligned_free(context->workspace);
+        cnn_release(allocator, context->workspace);
         context->workspace = grown;
         context->workspace_bytes = bytes;
     }

@@ -2,16 +2,15 @@
  * Integer-Arithmetic-Only Inference", 2018, section 3.2 (there for quantization; the identity is the same):
  *
  *     scale (W x + b) + shift  =  (scale W) x + (scale b + shift) */
-#include <stdlib.h>
 #include <string.h>
 
 #include "graph/passes.h"
 
-void cnn_constants_free(cnn_constants *constants)
+void cnn_constants_free(const cnn_allocator *allocator, cnn_constants *constants)
 {
-    for (int32_t i = 0; i < constants->num_made; i++) free(constants->made[i]);
-    free(constants->made);
-    free(constants->data);
+    for (int32_t i = 0; i < constants->num_made; i++) cnn_release(allocator, constants->made[i]);
+    cnn_release(allocator, constants->made);
+    cnn_release(allocator, constants->data);
     *constants = (cnn_constants){0};
 }
 
@@ -19,11 +18,14 @@ void cnn_constants_free(cnn_constants *constants)
 static cnn_status make_room(cnn_graph *graph, const void *const *given, cnn_constants *constants)
 {
     const size_t most = (size_t)graph->num_values + 2 * (size_t)graph->num_steps;
-    cnn_tensor *values = realloc(graph->values, most * sizeof *values + 1);
+    const cnn_allocator *allocator = &graph->allocator;
+    cnn_tensor *values = cnn_allocate(allocator, most * sizeof *values);
     if (values == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
+    memcpy(values, graph->values, (size_t)graph->num_values * sizeof *values);
+    cnn_release(allocator, graph->values);
     graph->values = values;
-    constants->data = calloc(most + 1, sizeof *constants->data);
-    constants->made = calloc(2 * (size_t)graph->num_steps + 1, sizeof *constants->made);
+    constants->data = cnn_allocate_zeroed(allocator, most + 1, sizeof *constants->data);
+    constants->made = cnn_allocate_zeroed(allocator, 2 * (size_t)graph->num_steps + 1, sizeof *constants->made);
     if (constants->data == NULL || constants->made == NULL)
         return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     for (cnn_value v = 0; v < graph->num_values; v++)
@@ -34,7 +36,7 @@ static cnn_status make_room(cnn_graph *graph, const void *const *given, cnn_cons
 
 static void *make_value(cnn_graph *graph, cnn_constants *constants, const cnn_shape *shape, cnn_value *value)
 {
-    void *data = malloc(cnn_tensor_bytes(shape, graph->dtype) + 1);
+    void *data = cnn_allocate(&graph->allocator, cnn_tensor_bytes(shape, graph->dtype));
     if (data == NULL) return NULL;
     constants->made[constants->num_made++] = data;
     *value = graph->num_values++;
@@ -89,7 +91,7 @@ static cnn_status fold_step(cnn_graph *graph, const int32_t *uses, cnn_constants
     void *new_weights = make_value(graph, constants, &before->node.src_shape[1], &weights);
     if (new_weights == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to fold weights");
     if (!before->node.row->rescale(&before->node, old_weights, scale, new_weights)) {
-        free(constants->made[made]);
+        cnn_release(&graph->allocator, constants->made[made]);
         constants->num_made = made;
         graph->num_values--;
         return CNN_OK;
@@ -124,14 +126,14 @@ cnn_status cnn_graph_fold(cnn_graph *graph, const void *const *given, cnn_consta
         if (shape->rank > 1 && shape->dim[1] > most) most = shape->dim[1];
     }
     int32_t *uses = cnn_graph_uses(graph);
-    double *scale = malloc((size_t)most * 2 * sizeof *scale);
+    double *scale = cnn_allocate(&graph->allocator, cnn_size_mul((size_t)most, 2 * sizeof *scale));
     cnn_status status = CNN_OK;
     if (uses == NULL || scale == NULL) status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     for (int32_t s = 0; status == CNN_OK && s < graph->num_steps; s++)
         if (graph->steps[s].node.row->as_affine != NULL && graph->steps[s].node.dst_shape.rank > 1)
             status = fold_step(graph, uses, constants, s, scale);
     cnn_graph_compact(graph);
-    free(scale);
-    free(uses);
+    cnn_release(&graph->allocator, scale);
+    cnn_release(&graph->allocator, uses);
     return status;
 }

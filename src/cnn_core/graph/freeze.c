@@ -1,5 +1,4 @@
 /* The constants of a frozen plan: one copy of each weight, in the form in which it is used. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "graph/plan.h"
@@ -18,7 +17,7 @@ static void given_sources(const cnn_step *step, const void *const *data, void **
 }
 
 /* Operations may only read their states: a frozen plan is shared by contexts. */
-static cnn_status check_states(const cnn_step *step, void *const *src)
+static cnn_status check_states(const cnn_allocator *allocator, const cnn_step *step, void *const *src)
 {
     const cnn_op_row *row = step->node.row;
     bool writes = false;
@@ -26,10 +25,10 @@ static cnn_status check_states(const cnn_step *step, void *const *src)
         writes = writes || (step->node.present[i] && (row->writes & SRC(i)));
     if (!writes || cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
     const int64_t channels = step->node.dst_shape.rank > 1 ? step->node.dst_shape.dim[1] : 1;
-    double *scale = malloc((size_t)channels * 2 * sizeof *scale);
+    double *scale = cnn_allocate(allocator, cnn_size_mul((size_t)channels, 2 * sizeof *scale));
     if (scale == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     const bool reads = row->as_affine != NULL && row->as_affine(&step->node, src, scale, scale + channels);
-    free(scale);
+    cnn_release(allocator, scale);
     if (reads) return CNN_OK;
     return cnn_fail(CNN_INVALID_VALUE, "%s: it would update its states, expected an operation in evaluation mode",
                     row->name);
@@ -79,23 +78,24 @@ static size_t store(cnn_plan *plan, const void *const *data, bool *read)
 
 cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data)
 {
+    const cnn_allocator *allocator = &plan->graph.allocator;
+    const size_t values = (size_t)plan->graph.num_values + 1;
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
         void *src[CNN_MAX_SOURCES];
         given_sources(&plan->graph.steps[s], data, src);
-        CNN_TRY(check_states(&plan->graph.steps[s], src));
+        CNN_TRY(check_states(allocator, &plan->graph.steps[s], src));
     }
-    bool *read = calloc((size_t)plan->graph.num_values + 1, sizeof *read);
-    plan->constants = calloc((size_t)plan->graph.num_values + 1, sizeof *plan->constants);
+    bool *read = cnn_allocate_zeroed(allocator, values, sizeof *read);
+    plan->constants = cnn_allocate_zeroed(allocator, values, sizeof *plan->constants);
     cnn_status status = CNN_OK;
     if (read != NULL && plan->constants != NULL) {
         plan->constant_bytes = store(plan, data, read);
-        plan->constant_memory =
-            plan->constant_bytes < CNN_SIZE_LIMIT ? cnn_aligned_alloc(plan->constant_bytes) : NULL;
+        plan->constant_memory = cnn_allocate(allocator, plan->constant_bytes);
     }
     if (read == NULL || plan->constants == NULL || plan->constant_memory == NULL)
         status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for the weights of a plan");
     else
         (void)store(plan, data, read);
-    free(read);
+    cnn_release(allocator, read);
     return status;
 }

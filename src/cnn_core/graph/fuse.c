@@ -1,14 +1,11 @@
 /* Fewer steps, fewer passes over memory. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "graph/passes.h"
 
 /* ---- editing ------------------------------------------------------------------------------------------------------ */
 
 int32_t *cnn_graph_uses(const cnn_graph *graph)
 {
-    int32_t *uses = calloc((size_t)graph->num_values + 1, sizeof *uses);
+    int32_t *uses = cnn_allocate_zeroed(&graph->allocator, (size_t)graph->num_values + 1, sizeof *uses);
     if (uses == NULL) return NULL;
     for (cnn_value v = 0; v < graph->num_values; v++) uses[v] += graph->values[v].output;
     for (int32_t s = 0; s < graph->num_steps; s++)
@@ -117,6 +114,6 @@ cnn_status cnn_graph_fuse(cnn_graph *graph, bool backward)
     if (uses == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     for (int32_t s = 0; s < graph->num_steps; s++) fuse_step(graph, uses, s, backward);
     cnn_graph_compact(graph);
-    free(uses);
+    cnn_release(&graph->allocator, uses);
     return CNN_OK;
 }

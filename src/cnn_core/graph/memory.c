@@ -1,6 +1,4 @@
 /* How long a plan's buffers live, which of them are one, and where they lie. */
-#include <stdlib.h>
-
 #include "graph/arena.h"
 #include "graph/chain.h"
 #include "graph/plan.h"
@@ -198,12 +196,12 @@ static cnn_status place(cnn_plan *plan, const life *data, const life *diff, cnn_
 {
     int32_t count = list_data_buffers(plan, data, list);
     count += list_saved_buffers(plan, list + count);
-    CNN_TRY(cnn_arena_place(list, count, &plan->forward_bytes));
+    CNN_TRY(cnn_arena_place(&plan->graph.allocator, list, count, &plan->forward_bytes));
     count = list_data_buffers(plan, data, list);
     count += list_saved_buffers(plan, list + count);
     count += list_diff_buffers(plan, diff, list + count);
     count += list_temporaries(plan, list + count);
-    CNN_TRY(cnn_arena_place(list, count, &plan->arena_bytes));
+    CNN_TRY(cnn_arena_place(&plan->graph.allocator, list, count, &plan->arena_bytes));
     if (plan->forward_bytes > plan->arena_bytes) plan->forward_bytes = plan->arena_bytes;
     if (plan->arena_bytes >= CNN_SIZE_LIMIT)
         return cnn_fail(CNN_OUT_OF_MEMORY, "the network's buffers are too large to address");
@@ -219,8 +217,9 @@ cnn_status cnn_plan_memory(cnn_plan *plan)
     const size_t values = (size_t)plan->graph.num_values + 1;
     size_t most = 2 * values + (size_t)plan->graph.num_steps;
     for (int32_t s = 0; s < plan->graph.num_steps; s++) most += (size_t)plan->graph.steps[s].node.num_sources;
-    cnn_buffer *list = malloc(most * sizeof *list);
-    life *data = malloc(values * sizeof *data), *diff = malloc(values * sizeof *diff);
+    const cnn_allocator *allocator = &plan->graph.allocator;
+    cnn_buffer *list = cnn_allocate(allocator, most * sizeof *list);
+    life *data = cnn_allocate(allocator, values * sizeof *data), *diff = cnn_allocate(allocator, values * sizeof *diff);
     cnn_status status;
     if (list == NULL || data == NULL || diff == NULL) {
         status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory to plan buffers");
@@ -229,8 +228,8 @@ cnn_status cnn_plan_memory(cnn_plan *plan)
         find_diff_lives(plan, diff);
         status = place(plan, data, diff, list);
     }
-    free(list);
-    free(data);
-    free(diff);
+    cnn_release(allocator, list);
+    cnn_release(allocator, data);
+    cnn_release(allocator, diff);
     return status;
 }

@@ -19,9 +19,9 @@ typedef struct cnn_constants {
 /* Operations that scale and shift channels by constants, as batch normalization does in evaluation, go into the weights
  * and bias of the convolution or linear layer before them. `given` is indexed by value. (fold.c) */
 cnn_status cnn_graph_fold(cnn_graph *graph, const void *const *given, cnn_constants *constants);
-void cnn_constants_free(cnn_constants *constants);
+void cnn_constants_free(const cnn_allocator *allocator, cnn_constants *constants);
 
-/* How often each value is read, being an output included; the caller frees it. NULL: no memory. */
+/* How often each value is read, being an output included; from the graph's allocator, for the caller to release. NULL: no memory. */
 int32_t *cnn_graph_uses(const cnn_graph *graph);
 /* Takes a step out, as far as everybody else is concerned; its result has no producer until somebody else gives it. */
 void cnn_graph_drop(cnn_graph *graph, int32_t step);

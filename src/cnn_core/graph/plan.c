@@ -1,22 +1,10 @@
 /* From graph to plan: what is fused, where gradients flow, what backward will read. */
 #include "graph/plan.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "graph/chain.h"
 #include "graph/passes.h"
-
-static cnn_status copy_graph(const cnn_graph *from, cnn_graph *to)
-{
-    *to = *from;
-    to->values = malloc((size_t)from->num_values * sizeof *to->values + 1);
-    to->steps = malloc((size_t)from->num_steps * sizeof *to->steps + 1);
-    if (to->values == NULL || to->steps == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
-    if (from->num_values > 0) memcpy(to->values, from->values, (size_t)from->num_values * sizeof *to->values);
-    if (from->num_steps > 0) memcpy(to->steps, from->steps, (size_t)from->num_steps * sizeof *to->steps);
-    return CNN_OK;
-}
 
 /* needed[v]: some input or parameter that wants a gradient lies upstream of v. */
 static void find_needed(const cnn_graph *graph, bool *needed)
@@ -111,9 +99,10 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
     for (int32_t s = 0; s < plan->graph.num_steps; s++) plan->graph.steps[s].node.direct = plan->options.direct != 0;
     CNN_TRY(rewrite(plan, given, constants));
     const cnn_graph *graph = &plan->graph;
-    plan->values = calloc((size_t)graph->num_values + 1, sizeof *plan->values);
-    plan->steps = calloc((size_t)graph->num_steps + 1, sizeof *plan->steps);
-    bool *needed = calloc((size_t)graph->num_values + 1, sizeof *needed);
+    const size_t values = (size_t)graph->num_values + 1, steps = (size_t)graph->num_steps + 1;
+    plan->values = cnn_allocate_zeroed(&graph->allocator, values, sizeof *plan->values);
+    plan->steps = cnn_allocate_zeroed(&graph->allocator, steps, sizeof *plan->steps);
+    bool *needed = cnn_allocate_zeroed(&graph->allocator, values, sizeof *needed);
     cnn_status status = CNN_OK;
     if (plan->values == NULL || plan->steps == NULL || needed == NULL) {
         status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
@@ -128,7 +117,7 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
         if (given != NULL && status == CNN_OK) status = cnn_plan_chains(plan);
         if (status == CNN_OK) status = cnn_plan_memory(plan);
     }
-    free(needed);
+    cnn_release(&graph->allocator, needed);
     return status;
 }
 
@@ -141,13 +130,16 @@ static cnn_status make_plan(const cnn_graph *graph, const cnn_plan_options *opti
     if (!has_output) return cnn_fail(CNN_INVALID_STATE, "the graph has no output");
     if (options != NULL && options->threads < 0)
         return cnn_fail(CNN_INVALID_VALUE, "threads: got %d, expected 0 or more", options->threads);
-    cnn_plan *made = calloc(1, sizeof *made);
+    const cnn_allocator allocator = cnn_allocator_of(options == NULL ? NULL : options->allocator);
+    cnn_plan *made = cnn_allocate_zeroed(&allocator, 1, sizeof *made);
     if (made == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     if (options != NULL) made->options = *options;
+    made->options.allocator = NULL; /* it need not live on: the graph has a copy */
+    made->graph.allocator = allocator;
     cnn_constants constants = {0};
-    cnn_status status = copy_graph(graph, &made->graph);
+    cnn_status status = cnn_graph_copy(graph, &made->graph);
     if (status == CNN_OK) status = fill_plan(made, given, &constants);
-    cnn_constants_free(&constants);
+    cnn_constants_free(&allocator, &constants);
     if (status != CNN_OK) {
         cnn_plan_free(made);
         return status;
@@ -180,14 +172,14 @@ cnn_status cnn_plan_freeze(const cnn_graph *graph, const cnn_plan_options *optio
 void cnn_plan_free(cnn_plan *plan)
 {
     if (plan == NULL) return;
-    free(plan->graph.values);
-    free(plan->graph.steps);
-    free(plan->values);
-    free(plan->steps);
-    free(plan->constants);
-    free(plan->chains);
-    cnn_aligned_free(plan->constant_memory);
-    free(plan);
+    const cnn_allocator allocator = plan->graph.allocator;
+    cnn_graph_clear(&plan->graph);
+    cnn_release(&allocator, plan->values);
+    cnn_release(&allocator, plan->steps);
+    cnn_release(&allocator, plan->constants);
+    cnn_release(&allocator, plan->chains);
+    cnn_release(&allocator, plan->constant_memory);
+    cnn_release(&allocator, plan);
 }
 
 size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind)
@@ -219,4 +211,68 @@ size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads)
         if (backward > most) most = backward;
     }
     return most;
+}
+
+/* ---- queries ------------------------------------------------------------------------------------------------------ */
+
+int32_t cnn_plan_num_inputs(const cnn_plan *plan)
+{
+    int32_t count = 0;
+    for (cnn_value v = 0; v < plan->graph.num_values; v++) count += plan->graph.values[v].kind == CNN_VALUE_INPUT;
+    return count;
+}
+
+int32_t cnn_plan_num_outputs(const cnn_plan *plan) { return plan->graph.num_outputs; }
+
+cnn_value cnn_plan_input(const cnn_plan *plan, int32_t number)
+{
+    for (cnn_value v = 0; number >= 0 && v < plan->graph.num_values; v++)
+        if (plan->graph.values[v].kind == CNN_VALUE_INPUT && number-- == 0) return v;
+    return CNN_NONE;
+}
+
+cnn_value cnn_plan_output(const cnn_plan *plan, int32_t number)
+{
+    for (cnn_value v = 0; v < plan->graph.num_values; v++)
+        if (plan->graph.values[v].output && plan->graph.values[v].output_number == number) return v;
+    return CNN_NONE;
+}
+
+cnn_value cnn_plan_find(const cnn_plan *plan, const char *name)
+{
+    for (cnn_value v = 0; v < plan->graph.num_values; v++) {
+        const cnn_tensor *tensor = &plan->graph.values[v];
+        if ((tensor->kind == CNN_VALUE_INPUT || tensor->output) && strcmp(tensor->name, name) == 0) return v;
+    }
+    return CNN_NONE;
+}
+
+static cnn_status check_value(const cnn_plan *plan, cnn_value value)
+{
+    if (value >= 0 && value < plan->graph.num_values) return CNN_OK;
+    return cnn_fail(CNN_INVALID_VALUE, "value %d is not of this plan, which has %d", value, plan->graph.num_values);
+}
+
+cnn_status cnn_plan_shape(const cnn_plan *plan, cnn_value value, cnn_shape *shape)
+{
+    CNN_TRY(check_value(plan, value));
+    *shape = plan->graph.values[value].shape;
+    return CNN_OK;
+}
+
+cnn_status cnn_plan_dtype(const cnn_plan *plan, cnn_value value, cnn_dtype *dtype)
+{
+    CNN_TRY(check_value(plan, value));
+    *dtype = plan->graph.values[value].dtype;
+    return CNN_OK;
+}
+
+const char *cnn_plan_name(const cnn_plan *plan, cnn_value value)
+{
+    return check_value(plan, value) == CNN_OK ? plan->graph.values[value].name : "";
+}
+
+const char *cnn_plan_description(const cnn_plan *plan)
+{
+    return plan->graph.description == NULL ? "" : plan->graph.description;
 }

@@ -36,6 +36,7 @@ extern "C" {
 
 #define CNN_ABI_VERSION 1
 #define CNN_MAX_RANK 6
+#define CNN_NAME_BYTES 96  /* of a value's name, the terminating zero included */
 #define CNN_MAX_SOURCES 32 /* inputs of one operation; only CNN_OP_CONCAT takes more than seven */
 
 /* ---- status ------------------------------------------------------------------------------------------------------ */
@@ -46,7 +47,9 @@ typedef enum cnn_status {
     CNN_INVALID_TYPE,  /* a data type that the operation does not take */
     CNN_OUT_OF_MEMORY,
     CNN_INVALID_STATE, /* a call that comes too early or too late, as backward before forward */
-    CNN_UNSUPPORTED    /* what this build or this machine cannot do */
+    CNN_UNSUPPORTED,   /* what this build or this machine cannot do */
+    CNN_BAD_FILE,      /* a model file that is damaged, cut short or no model file at all */
+    CNN_IO_ERROR       /* a file that cannot be opened, read or written */
 } cnn_status;
 
 /* The message of the last failure on the calling thread; never NULL, valid until the next failure on this thread. */
@@ -67,6 +70,17 @@ CNN_API const char *cnn_available_isas(void);  /* those of this build that this 
 CNN_API int32_t cnn_get_num_threads(void);
 CNN_API cnn_status cnn_set_num_threads(int32_t num_threads);
 CNN_API const char *cnn_thread_backend(void); /* "openmp", "pthreads", "win32" or "serial" */
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+/* Where memory comes from. `allocate` returns NULL when there is none, else memory at a multiple of alignment, a power of
+ * two; `release` gets what allocate returned, never NULL. Both may be called from any thread that uses what was made with
+ * them; `user` must outlive it. */
+typedef struct cnn_allocator {
+    void *(*allocate)(void *user, size_t bytes, size_t alignment);
+    void (*release)(void *user, void *memory);
+    void *user;
+} cnn_allocator;
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
@@ -194,6 +208,8 @@ typedef int32_t cnn_value; /* a tensor of a graph */
 
 /* dtype is the working type, CNN_FLOAT32 or CNN_FLOAT64. */
 CNN_API cnn_status cnn_graph_create(cnn_dtype dtype, cnn_graph **graph);
+/* The same with the caller's memory; NULL: the library's own. */
+CNN_API cnn_status cnn_graph_create_with(cnn_dtype dtype, const cnn_allocator *allocator, cnn_graph **graph);
 CNN_API void cnn_graph_free(cnn_graph *graph);
 
 /* An input of the network; dtype is the working type, or CNN_INT64 for class targets. */
@@ -210,6 +226,11 @@ CNN_API cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value);
 CNN_API cnn_status cnn_graph_watch(cnn_graph *graph, cnn_value value);
 /* Asks for the gradient of an input or a parameter. */
 CNN_API cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value);
+/* Names a value, for the user's sake: plans know the names of inputs and outputs, and files those of weights. Fewer than
+ * CNN_NAME_BYTES bytes of UTF-8. */
+CNN_API cnn_status cnn_graph_name(cnn_graph *graph, cnn_value value, const char *name);
+/* A text of the user's, UTF-8, that goes with the graph into plans and files: labels of classes, how to prepare images. */
+CNN_API cnn_status cnn_graph_describe(cnn_graph *graph, const char *text);
 /* Values are numbered from 0. */
 CNN_API int32_t cnn_graph_num_values(const cnn_graph *graph);
 CNN_API cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_shape *shape);
@@ -224,6 +245,7 @@ typedef struct cnn_plan_options {
     int32_t reference; /* run the scalar reference of every operation */
     int32_t direct;    /* no Winograd convolution: slower, with smaller rounding errors */
     int32_t threads;   /* for its runs, or 0: cnn_get_num_threads() at the time of each */
+    const cnn_allocator *allocator; /* for all memory of the plan and its contexts; NULL: the library's own. Copied */
 } cnn_plan_options;
 
 /* Copies what it needs: the graph may be freed. */
@@ -234,7 +256,23 @@ CNN_API cnn_status cnn_plan_create(const cnn_graph *graph, const cnn_plan_option
  * operations that would update a state. */
 CNN_API cnn_status cnn_plan_freeze(const cnn_graph *graph, const cnn_plan_options *options, const void *const *data,
                                    cnn_plan **plan);
+/* A plan of one operation, to run on the caller's memory. shapes[i] is that of source i, of rank -1 where it is absent.
+ * Sources are values 0 .. num_sources - 1 and dst is value num_sources: inputs, but for weights, biases and slopes
+ * (parameters) and running statistics (states). With options->backward there are gradients of all inputs and parameters. */
+CNN_API cnn_status cnn_plan_single(cnn_op op, const cnn_attributes *attributes, cnn_dtype dtype, int32_t num_sources,
+                                   const cnn_shape *shapes, const cnn_plan_options *options, cnn_plan **plan);
 CNN_API void cnn_plan_free(cnn_plan *plan); /* contexts of the plan must be freed first */
+
+/* Inputs are numbered in the order of cnn_graph_input, outputs in that of cnn_graph_output. */
+CNN_API int32_t cnn_plan_num_inputs(const cnn_plan *plan);
+CNN_API int32_t cnn_plan_num_outputs(const cnn_plan *plan);
+CNN_API cnn_value cnn_plan_input(const cnn_plan *plan, int32_t number); /* CNN_NONE if there is none, as the next two */
+CNN_API cnn_value cnn_plan_output(const cnn_plan *plan, int32_t number);
+CNN_API cnn_value cnn_plan_find(const cnn_plan *plan, const char *name); /* an input or output */
+CNN_API cnn_status cnn_plan_shape(const cnn_plan *plan, cnn_value value, cnn_shape *shape);
+CNN_API cnn_status cnn_plan_dtype(const cnn_plan *plan, cnn_value value, cnn_dtype *dtype);
+CNN_API const char *cnn_plan_name(const cnn_plan *plan, cnn_value value);  /* "" if it has none */
+CNN_API const char *cnn_plan_description(const cnn_plan *plan);            /* "" if it has none */
 
 typedef enum cnn_memory {
     CNN_MEMORY_CONSTANTS = 0, /* weights of a frozen plan, as they are used: packed. One for all contexts */
@@ -251,6 +289,11 @@ CNN_API size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind);
 typedef struct cnn_context cnn_context;
 
 CNN_API cnn_status cnn_context_create(const cnn_plan *plan, cnn_context **context);
+/* Bytes that cnn_context_create_in takes, for the plan's threads, or cnn_get_num_threads() as it is now. */
+CNN_API size_t cnn_plan_context_bytes(const cnn_plan *plan);
+/* A context in the caller's memory, of any alignment, which must stay until its last use: it never allocates, and needs no
+ * cnn_context_free. Fewer bytes mean fewer threads; CNN_INVALID_VALUE if they do not suffice for one. */
+CNN_API cnn_status cnn_context_create_in(const cnn_plan *plan, void *memory, size_t bytes, cnn_context **context);
 CNN_API void cnn_context_free(cnn_context *context);
 CNN_API size_t cnn_context_bytes(const cnn_context *context);
 

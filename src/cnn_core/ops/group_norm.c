@@ -54,6 +54,7 @@ const cnn_op_row cnn_op_group_norm = {
     .keeps_src = SRC(NORM_SRC) | SRC(NORM_WEIGHTS),
     .accumulates = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
     .in_place = SRC(NORM_SRC),
+    .parameters = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),
     .infer = infer,
     .saved = saved,
     .workspace = workspace,

@@ -288,6 +288,7 @@ const cnn_op_row cnn_op_linear = {
     .optional = SRC(2),
     .keeps_src = SRC(0) | SRC(1),
     .accumulates = SRC(1) | SRC(2),
+    .parameters = SRC(1) | SRC(2),
     .infer = infer,
     .workspace = workspace,
     .forward = forward,

@@ -59,6 +59,8 @@ typedef struct cnn_op_row {
     uint32_t accumulates; /* bit i: backward adds to diff_src[i] (`+=`), else it writes (`=`) */
     uint32_t in_place;    /* bit i: dst may lie where source i does, and diff_src[i] where diff_dst does */
     uint32_t writes;      /* bit i: forward writes to source i, a state, unless the node is affine (as_affine) */
+    uint32_t parameters;  /* bit i: source i is a parameter by nature: trained, row-major at any rank */
+    uint32_t integers;    /* bit i: source i is of CNN_INT64 */
     uint32_t packs;       /* bit i: forward does not read source i if it gets `packed` */
 
     /* Checks attributes and sources, sets dst_shape (and may complete attributes). Messages name the argument, what

@@ -149,6 +149,7 @@ const cnn_op_row cnn_op_prelu = {
     .max_sources = 2,
     .keeps_src = SRC(PRELU_SRC) | SRC(PRELU_SLOPE),
     .accumulates = SRC(PRELU_SLOPE),
+    .parameters = SRC(PRELU_SLOPE),
     .infer = prelu_infer,
     .workspace = prelu_workspace,
     .forward = prelu_forward,

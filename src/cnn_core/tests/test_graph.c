@@ -178,7 +178,8 @@ static void places_buffers(void)
         buffers[i] = (cnn_buffer){(state >> 8) % 5000, first, first + (int32_t)(state >> 24) % 9, &offsets[i]};
         all += cnn_size_align(buffers[i].bytes);
     }
-    REQUIRE(cnn_arena_place(buffers, COUNT, &total) == CNN_OK);
+    const cnn_allocator own = {0};
+    REQUIRE(cnn_arena_place(&own, buffers, COUNT, &total) == CNN_OK);
     int overlaps = 0;
     for (int i = 0; i < COUNT; i++)
         for (int j = 0; j < i; j++) {
