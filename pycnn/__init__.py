@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pycnn._config import cmake_dir, get_include, get_library_dir
     from pycnn._fold import fold_batchnorm
     from pycnn._summary import summary
-    from pycnn.plan import Plan, compile
+    from pycnn.plan import Plan, compile, load
     from pycnn.serialization import load_weights, save
     from pycnn.trainer import Trainer
 
@@ -39,6 +39,7 @@ _LAZY_NAMES = {
     "fold_batchnorm": "pycnn._fold",
     "get_include": "pycnn._config",
     "get_library_dir": "pycnn._config",
+    "load": "pycnn.plan",
     "load_weights": "pycnn.serialization",
     "save": "pycnn.serialization",
     "summary": "pycnn._summary",
@@ -74,6 +75,7 @@ __all__ = [
     "get_include",
     "get_library_dir",
     "get_num_threads",
+    "load",
     "load_weights",
     "losses",
     "manual_seed",

@@ -13,6 +13,7 @@ cdef extern from "cnn_api.h":
 cdef extern from "cnn_api.h" nogil:
     int CNN_MAX_RANK
     int CNN_MAX_SOURCES
+    int CNN_NAME_BYTES
     int CNN_NONE
 
     ctypedef enum cnn_status:
@@ -22,11 +23,18 @@ cdef extern from "cnn_api.h" nogil:
         CNN_OUT_OF_MEMORY
         CNN_INVALID_STATE
         CNN_UNSUPPORTED
+        CNN_BAD_FILE
+        CNN_IO_ERROR
 
     ctypedef enum cnn_dtype:
         CNN_FLOAT32
         CNN_FLOAT64
         CNN_INT64
+
+    ctypedef struct cnn_allocator:
+        void *(*allocate)(void *user, size_t bytes, size_t alignment) noexcept
+        void (*release)(void *user, void *memory) noexcept
+        void *user
 
     ctypedef struct cnn_shape:
         int32_t rank
@@ -175,6 +183,7 @@ cdef extern from "cnn_api.h" nogil:
         int32_t reference
         int32_t direct
         int32_t threads
+        const cnn_allocator *allocator
 
     ctypedef struct cnn_segment:
         void *weights
@@ -255,6 +264,7 @@ cdef extern from "cnn_api.h" nogil:
     cnn_status cnn_context_train(cnn_context *context, const cnn_training *training, double *penalty, double *norm)
 
     cnn_status cnn_graph_create(cnn_dtype dtype, cnn_graph **graph)
+    cnn_status cnn_graph_create_with(cnn_dtype dtype, const cnn_allocator *allocator, cnn_graph **graph)
     void cnn_graph_free(cnn_graph *graph)
     cnn_status cnn_graph_input(cnn_graph *graph, cnn_dtype dtype, const cnn_shape *shape, cnn_value *value)
     cnn_status cnn_graph_parameter(cnn_graph *graph, const cnn_shape *shape, cnn_value *value)
@@ -264,16 +274,36 @@ cdef extern from "cnn_api.h" nogil:
     cnn_status cnn_graph_output(cnn_graph *graph, cnn_value value)
     cnn_status cnn_graph_watch(cnn_graph *graph, cnn_value value)
     cnn_status cnn_graph_require_gradient(cnn_graph *graph, cnn_value value)
+    cnn_status cnn_graph_name(cnn_graph *graph, cnn_value value, const char *name)
+    cnn_status cnn_graph_describe(cnn_graph *graph, const char *text)
     int32_t cnn_graph_num_values(const cnn_graph *graph)
     cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_shape *shape)
 
     cnn_status cnn_plan_create(const cnn_graph *graph, const cnn_plan_options *options, cnn_plan **plan)
     cnn_status cnn_plan_freeze(const cnn_graph *graph, const cnn_plan_options *options, const void *const *data,
                                cnn_plan **plan)
+    cnn_status cnn_plan_single(cnn_op op, const cnn_attributes *attributes, cnn_dtype dtype, int32_t num_sources,
+                               const cnn_shape *shapes, const cnn_plan_options *options, cnn_plan **plan)
     void cnn_plan_free(cnn_plan *plan)
+    int32_t cnn_plan_num_inputs(const cnn_plan *plan)
+    int32_t cnn_plan_num_outputs(const cnn_plan *plan)
+    cnn_value cnn_plan_input(const cnn_plan *plan, int32_t number)
+    cnn_value cnn_plan_output(const cnn_plan *plan, int32_t number)
+    cnn_value cnn_plan_find(const cnn_plan *plan, const char *name)
+    cnn_status cnn_plan_shape(const cnn_plan *plan, cnn_value value, cnn_shape *shape)
+    cnn_status cnn_plan_dtype(const cnn_plan *plan, cnn_value value, cnn_dtype *dtype)
+    const char *cnn_plan_name(const cnn_plan *plan, cnn_value value)
+    const char *cnn_plan_description(const cnn_plan *plan)
     size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind)
 
+    cnn_status cnn_plan_save(const cnn_plan *plan, const char *path)
+    cnn_status cnn_plan_save_memory(const cnn_plan *plan, void *memory, size_t *bytes)
+    cnn_status cnn_plan_load(const char *path, const cnn_plan_options *options, cnn_plan **plan)
+    cnn_status cnn_plan_load_memory(const void *bytes, size_t size, const cnn_plan_options *options, cnn_plan **plan)
+
     cnn_status cnn_context_create(const cnn_plan *plan, cnn_context **context)
+    size_t cnn_plan_context_bytes(const cnn_plan *plan)
+    cnn_status cnn_context_create_in(const cnn_plan *plan, void *memory, size_t bytes, cnn_context **context)
     void cnn_context_free(cnn_context *context)
     size_t cnn_context_bytes(const cnn_context *context)
     cnn_status cnn_context_bind(cnn_context *context, cnn_value value, void *data, void *diff)

@@ -14,6 +14,7 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -24,6 +25,8 @@ from _thread import allocate_lock
 from math import prod
 
 from numpy import empty, float32, float64, frombuffer, zeros
+
+from pycnn.errors import FormatError
 
 
 cdef extern from "ops/probe.h" nogil:  # of the core, but not of its public interface
@@ -56,6 +59,10 @@ cdef int check(cnn_status status) except -1:
         raise MemoryError(message)
     if status == CNN_INVALID_VALUE:
         raise ValueError(message)
+    if status == CNN_BAD_FILE:
+        raise FormatError(message)
+    if status == CNN_IO_ERROR:
+        raise OSError(message)
     raise RuntimeError(message)
 
 

@@ -37,24 +37,34 @@ cdef class FrozenContext:
         return results
 
 
+cdef cnn_plan_options plan_options(bint winograd, int32_t threads, bint reference):
+    cdef cnn_plan_options options
+    memset(&options, 0, sizeof(options))
+    options.reference = reference
+    options.direct = not winograd
+    options.threads = threads
+    return options
+
+
 cdef class FrozenPlan:
-    """A graph with constant parameters, planned for inference; `constants` is [(value, array)]. Runs may overlap."""
+    """A plan for inference with constants of its own; runs may overlap. Made by `freeze` or `load`.
+
+    names, input_values, input_shapes and input_dtypes are of each input, output_values and output_shapes of each output."""
 
     cdef cnn_plan *plan
     cdef readonly list names, input_values, input_shapes, input_dtypes, output_values, output_shapes
+    cdef readonly str dtype, description
     cdef object numpy_dtype
     cdef list idle
 
-    def __cinit__(self, Graph graph, list inputs, list outputs, list constants, bint winograd=True, int32_t threads=0,
-                  bint reference=False):
-        cdef cnn_plan_options options
+    @staticmethod
+    def freeze(Graph graph, list constants, bint winograd=True, int32_t threads=0, bint reference=False):
+        """A plan of the graph; `constants` is [(value, array)]."""
+        cdef FrozenPlan made = FrozenPlan.__new__(FrozenPlan)
+        cdef cnn_plan_options options = plan_options(winograd, threads, reference)
         cdef cnn_status status
         cdef Memory memory
         cdef const void **data
-        memset(&options, 0, sizeof(options))
-        options.reference = reference
-        options.direct = not winograd
-        options.threads = threads
         held = []
         data = <const void **>calloc(cnn_graph_num_values(graph.graph) + 1, sizeof(void *))
         if data == NULL:
@@ -65,18 +75,63 @@ cdef class FrozenPlan:
                 held.append(memory)
                 data[<cnn_value>value] = memory.data
             with nogil:
-                status = cnn_plan_freeze(graph.graph, &options, data, &self.plan)
+                status = cnn_plan_freeze(graph.graph, &options, data, &made.plan)
         finally:
             free(data)
         check(status)
-        self.numpy_dtype = float32 if graph.dtype == "float32" else float64
-        self.names = [name for name, _, _ in inputs]
-        self.input_values = [value for _, value, _ in inputs]
-        self.input_dtypes = [dtype for _, _, dtype in inputs]
-        self.input_shapes = [graph.shape(value) for value in self.input_values]
-        self.output_values = outputs
-        self.output_shapes = [graph.shape(value) for value in outputs]
+        made.ask()
+        return made
+
+    @staticmethod
+    def load(bytes content not None, bint winograd=True, int32_t threads=0):
+        """The plan that a model file holds; `content` is the file's."""
+        cdef FrozenPlan made = FrozenPlan.__new__(FrozenPlan)
+        cdef cnn_plan_options options = plan_options(winograd, threads, False)
+        cdef const char *memory = PyBytes_AsString(content)
+        cdef size_t size = len(content)
+        cdef cnn_status status
+        with nogil:
+            status = cnn_plan_load_memory(memory, size, &options, &made.plan)
+        check(status)
+        made.ask()
+        return made
+
+    def save(self):
+        """The content of a model file."""
+        cdef size_t size = 0
+        cdef cnn_status status
+        cdef char *memory
+        check(cnn_plan_save_memory(self.plan, NULL, &size))
+        content = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+        memory = PyBytes_AsString(content)
+        with nogil:
+            status = cnn_plan_save_memory(self.plan, memory, &size)
+        check(status)
+        return content
+
+    cdef int ask(self) except -1:
+        """Learns from the plan what Python needs to know of it."""
+        cdef cnn_shape shape
+        cdef cnn_dtype dtype
+        cdef int32_t i
+        self.input_values = [cnn_plan_input(self.plan, i) for i in range(cnn_plan_num_inputs(self.plan))]
+        self.output_values = [cnn_plan_output(self.plan, i) for i in range(cnn_plan_num_outputs(self.plan))]
+        self.names, self.input_shapes, self.input_dtypes, self.output_shapes = [], [], [], []
+        for value in self.input_values:
+            check(cnn_plan_shape(self.plan, value, &shape))
+            check(cnn_plan_dtype(self.plan, value, &dtype))
+            self.names.append(cnn_plan_name(self.plan, value).decode() or f"input {len(self.names)}")
+            self.input_shapes.append(shape_tuple(&shape))
+            self.input_dtypes.append(dtype_name(dtype))
+        for value in self.output_values:
+            check(cnn_plan_shape(self.plan, value, &shape))
+            check(cnn_plan_dtype(self.plan, value, &dtype))
+            self.output_shapes.append(shape_tuple(&shape))
+        self.dtype = dtype_name(dtype)  # results are all of the working type, and there is at least one
+        self.numpy_dtype = float32 if dtype == CNN_FLOAT32 else float64
+        self.description = cnn_plan_description(self.plan).decode()
         self.idle = []
+        return 0
 
     def __dealloc__(self):
         cnn_plan_free(self.plan)

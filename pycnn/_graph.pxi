@@ -65,6 +65,15 @@ cdef class Graph:
         check(cnn_graph_shape(self.graph, value, &c_shape))
         return shape_tuple(&c_shape)
 
+    def name(self, cnn_value value, str name):
+        """Names a value; what is no text of the engine's, or too long, it goes without."""
+        text = name.encode("utf-8", "ignore")
+        if 0 < len(text) < CNN_NAME_BYTES and 0 not in text:
+            check(cnn_graph_name(self.graph, value, text))
+
+    def describe(self, str text):
+        check(cnn_graph_describe(self.graph, text.encode()))
+
     cdef apply(self, cnn_op op, cnn_attributes *attributes, sources):
         cdef cnn_value c_sources[32]
         cdef cnn_value value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,15 @@ import numpy as np
 from pycnn._arguments import integer
 from pycnn._core import FrozenPlan
 from pycnn._modes import evaluation
+from pycnn.errors import FormatError
 from pycnn.nn.module import Module
 from pycnn.parameter import Array
-from pycnn.tracing import list_outputs
+from pycnn.serialization import replacing
+from pycnn.tracing import Tracer, list_outputs
 
 
 class Plan:
-    """A network compiled for inference: `y = plan(x)`. Made by `pycnn.compile`.
+    """A network compiled for inference: `y = plan(x)`. Made by `pycnn.compile` or `pycnn.load`.
 
     A plan is immutable and may be called by several threads at once; each run at the same time takes memory of its own,
     which is kept for later runs.
@@ -25,10 +30,10 @@ class Plan:
         input_shapes, output_shapes: of each input and output, (n, ...). dtype: what it computes in.
     """
 
-    def __init__(self, frozen: FrozenPlan, container: Any, dtype: str) -> None:
+    def __init__(self, frozen: FrozenPlan, container: Any) -> None:
         self._frozen = frozen
         self._container = container
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(frozen.dtype)
 
     @property
     def input_shapes(self) -> list[tuple[int, ...]]:
@@ -64,6 +69,23 @@ class Plan:
         """
         results = self._frozen.run(inputs)
         return results[0] if self._container is None else self._container(results)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan to a model file, for `pycnn.load` and for C programs: the folded network and its weights, for
+        any machine and any number of threads. docs/model-file.md has the layout; any reader of safetensors can open the
+        weights.
+
+        The file appears in one go: whatever interrupts the writing, there is the old one or the new one.
+
+        Args:
+            path: name of the file; .cnn is usual.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        content = self._frozen.save()
+        with replacing(Path(path)) as file:
+            file.write(content)
 
     def __repr__(self) -> str:
         shapes = ", ".join(map(str, self.input_shapes))
@@ -108,6 +130,53 @@ def compile(model: Module, input_shape: Any, threads: int | None = None, winogra
     with evaluation(model):
         tracer, results = model.trace(shapes, dtype)
     outputs, container = list_outputs(tracer, results)
+    name_values(model, tracer, outputs)
+    if container is not None:
+        tracer.graph.describe(json.dumps({"container": "list" if issubclass(container, list) else "tuple"}))
     constants = [(value, data) for value, data, _, _ in tracer.bindings.values()]
-    frozen = FrozenPlan(tracer.graph, tracer.inputs, outputs, constants, bool(winograd), wanted)
-    return Plan(frozen, container, dtype)
+    return Plan(FrozenPlan.freeze(tracer.graph, constants, bool(winograd), wanted), container)
+
+
+def name_values(model: Module, tracer: Tracer, outputs: list[int]) -> None:
+    """Names inputs as `forward` does, weights as the state dict does, outputs y or y0, y1, ..."""
+    for name, value, _ in tracer.inputs:
+        tracer.graph.name(value, name)
+    owners = [*model.named_parameters(), *model.named_buffers()]
+    for name, owner in owners:
+        if id(owner) in tracer.bindings:
+            tracer.graph.name(tracer.bindings[id(owner)][0], name)
+    for i, value in enumerate(outputs):
+        tracer.graph.name(value, "y" if len(outputs) == 1 else f"y{i}")
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None, winograd: bool = True) -> Plan:
+    """Reads a model file, as `Plan.save` or a C program wrote it.
+
+    Args:
+        path: name of the file.
+        threads, winograd: as `pycnn.compile` has them. With the `winograd` of the plan that was saved, and on the same
+            instruction set, the outputs are the same to the bit.
+
+    Returns:
+        The plan. Several outputs come as `forward` returned them, a tuple or a list.
+
+    Raises:
+        FormatError: the file is damaged, or no model file. OSError: it cannot be read. TypeError, ValueError: threads
+        is no positive number.
+    """
+    wanted = 0 if threads is None else integer(threads, "threads", 1)
+    content = Path(path).read_bytes()
+    try:
+        frozen = FrozenPlan.load(content, bool(winograd), wanted)
+    except FormatError as error:
+        raise FormatError(f"{os.fspath(path)}: {error}") from None
+    return Plan(frozen, _container(frozen))
+
+
+def _container(frozen: FrozenPlan) -> Any:
+    """What puts the results in their places, as the file's description says it; a C program may have left none."""
+    try:
+        kind = json.loads(frozen.description)["container"]
+    except (ValueError, KeyError, TypeError):
+        kind = "tuple" if len(frozen.output_shapes) > 1 else None
+    return {"tuple": tuple, "list": list}.get(kind)

@@ -142,7 +142,7 @@ def _graph_work(case: Case) -> Work:
     inputs = [("x", builder.src, "float32")]
     if not keep:
         constants = [(value, data) for value, data, _ in builder.bound]
-        plan = _core.FrozenPlan(graph, inputs, [dst], constants)
+        plan = _core.FrozenPlan.freeze(graph, constants)
         x = arrays.channels_last(arrays.normal(case.shape, 0))
         return Work(lambda: plan.run((x,)), lambda results: results[0])
     runner = _core.Runner(graph, inputs, [dst], backward=keep, repeat=True, copy=False)

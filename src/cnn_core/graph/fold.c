@@ -46,6 +46,17 @@ static void *make_value(cnn_graph *graph, cnn_constants *constants, const cnn_sh
     return data;
 }
 
+/* "conv1.weight" gives "conv1.bias", as layers name theirs. */
+static void name_bias(const char *weights, char name[CNN_NAME_BYTES])
+{
+    static const char ending[] = ".bias";
+    const char *const dot = strrchr(weights, '.');
+    const size_t stem = dot == NULL ? strlen(weights) : (size_t)(dot - weights);
+    if (stem == 0 || stem + sizeof ending > CNN_NAME_BYTES) return;
+    memcpy(name, weights, stem);
+    memcpy(name + stem, ending, sizeof ending);
+}
+
 static double get(cnn_dtype dtype, const void *from, int64_t i)
 {
     return dtype == CNN_FLOAT64 ? ((const double *)from)[i] : (double)((const float *)from)[i];
@@ -98,6 +109,12 @@ static cnn_status fold_step(cnn_graph *graph, const int32_t *uses, cnn_constants
     }
     void *new_bias = make_value(graph, constants, &channels, &bias);
     if (new_bias == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to fold weights");
+    const char *const weights_name = graph->values[before->source[1]].name;
+    memcpy(graph->values[weights].name, weights_name, CNN_NAME_BYTES);
+    if (old_bias == NULL)
+        name_bias(weights_name, graph->values[bias].name);
+    else
+        memcpy(graph->values[bias].name, graph->values[before->source[2]].name, CNN_NAME_BYTES);
     for (int64_t c = 0; c < channels.dim[0]; c++)
         set(dtype, new_bias, c, (old_bias == NULL ? 0.0 : get(dtype, old_bias, c)) * scale[c] + shift[c]);
 

@@ -1,4 +1,5 @@
-/* The constants of a frozen plan: one copy of each weight, in the form in which it is used. */
+/* The constants of a frozen plan: one copy of each weight, in the form in which it is used; of those that cannot be had
+ * back from that form, one more. */
 #include <string.h>
 
 #include "graph/plan.h"
@@ -54,8 +55,10 @@ static size_t store(cnn_plan *plan, const void *const *data, bool *read)
         void *src[CNN_MAX_SOURCES];
         given_sources(step, data, src);
         const uint32_t packs = packed_sources(plan, step, src);
+        /* What cannot be read back from its packed form stays beside it, for cnn_plan_save. */
+        const uint32_t moved = packs != 0 && cnn_plan_unpacks(&step->node) ? packs : 0;
         for (int32_t i = 0; i < step->node.num_sources; i++)
-            if (step->source[i] != CNN_NONE && !(packs & SRC(i))) read[step->source[i]] = true;
+            if (step->source[i] != CNN_NONE && !(moved & SRC(i))) read[step->source[i]] = true;
         if (packs == 0) continue;
         const size_t size = cnn_size_align(step->node.row->packed(&step->node));
         bytes = cnn_size_add(bytes, size);

@@ -44,6 +44,22 @@ void cnn_graph_redirect(cnn_graph *graph, int32_t *uses, cnn_value from, cnn_val
             }
 }
 
+cnn_status cnn_graph_prune(cnn_graph *graph)
+{
+    int32_t *uses = cnn_graph_uses(graph);
+    if (uses == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
+    for (int32_t s = graph->num_steps - 1; s >= 0; s--) {
+        cnn_step *step = &graph->steps[s];
+        if (uses[step->result] > 0) continue;
+        for (int32_t i = 0; i < step->node.num_sources; i++)
+            if (step->source[i] != CNN_NONE) uses[step->source[i]]--;
+        cnn_graph_drop(graph, s);
+    }
+    cnn_graph_compact(graph);
+    cnn_release(&graph->allocator, uses);
+    return CNN_OK;
+}
+
 /* ---- fusing ------------------------------------------------------------------------------------------------------- */
 
 /* The step whose result only source i of this step reads, if there is one that can take more behind it. */

@@ -5,6 +5,9 @@
 
 #include "graph/graph.h"
 
+/* Operations whose results nobody needs go. For graphs that update no states. (fuse.c) */
+cnn_status cnn_graph_prune(cnn_graph *graph);
+
 /* Operations that do nothing go; activations and additions move behind the operation whose result they take (ops/op.h:
  * cnn_epilogue), where its row can do that. `backward`: there will be a backward run. (fuse.c) */
 cnn_status cnn_graph_fuse(cnn_graph *graph, bool backward);

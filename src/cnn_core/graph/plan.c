@@ -89,7 +89,10 @@ static void clear_steps(cnn_plan *plan)
 static cnn_status rewrite(cnn_plan *plan, const void *const *given, cnn_constants *constants)
 {
     const bool backward = plan->options.backward != 0;
-    if (given != NULL) CNN_TRY(cnn_graph_fold(&plan->graph, given, constants));
+    if (given != NULL) {
+        CNN_TRY(cnn_graph_prune(&plan->graph));
+        CNN_TRY(cnn_graph_fold(&plan->graph, given, constants));
+    }
     if (!cnn_plan_uses_reference(plan)) CNN_TRY(cnn_graph_fuse(&plan->graph, backward));
     return CNN_OK;
 }

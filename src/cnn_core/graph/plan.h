@@ -69,6 +69,11 @@ cnn_status cnn_plan_memory(cnn_plan *plan);
 /* Copies and packs the constants into the plan; node.packed is set where that is done. (freeze.c) */
 cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data);
 
+/* True where the weights that the node packs can be read back. (unpack.c) */
+bool cnn_plan_unpacks(const cnn_node *node);
+/* data = a constant of a frozen plan as it was given, or folded. (unpack.c) */
+cnn_status cnn_plan_read_constant(const cnn_plan *plan, cnn_value value, void *data);
+
 /* Bytes of workspace for any one step on `threads` threads. */
 size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads);
 

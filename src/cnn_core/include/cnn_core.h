@@ -284,6 +284,22 @@ typedef enum cnn_memory {
 /* Bytes that the plan, or a context of it, takes; parameters, inputs and outputs in the caller's memory are not counted. */
 CNN_API size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind);
 
+/* ---- model files ------------------------------------------------------------------------------------------------- */
+
+/* A frozen plan in a file: graph and weights, for any machine. It is a safetensors file, so that its weights can be read
+ * elsewhere; docs/model-file.md has the layout. The file appears in one go: whatever interrupts the writing, there is the
+ * old one or the new one. Paths are in the encoding that fopen takes, on Windows UTF-8. CNN_INVALID_STATE for a plan that is
+ * not frozen. */
+CNN_API cnn_status cnn_plan_save(const cnn_plan *plan, const char *path);
+/* The same into memory: *bytes is its size, and then what was written. With memory NULL only *bytes gets `=` what is
+ * needed; CNN_INVALID_VALUE for less. */
+CNN_API cnn_status cnn_plan_save_memory(const cnn_plan *plan, void *memory, size_t *bytes);
+/* A frozen plan, for this machine and these options: outputs are, to the bit, those of the plan that was saved if both
+ * run the same ISA with the same options. The file may come from anywhere: CNN_BAD_FILE for all that is not right. */
+CNN_API cnn_status cnn_plan_load(const char *path, const cnn_plan_options *options, cnn_plan **plan);
+CNN_API cnn_status cnn_plan_load_memory(const void *bytes, size_t size, const cnn_plan_options *options,
+                                        cnn_plan **plan);
+
 /* ---- context ----------------------------------------------------------------------------------------------------- */
 
 typedef struct cnn_context cnn_context;

@@ -130,6 +130,7 @@ static bool activation_as_epilogue(const cnn_node *node, cnn_epilogue *epilogue)
 
 const cnn_op_row cnn_op_activation = {
     .name = "activation",
+    .fields = cnn_fields_activation,
     .min_sources = 1,
     .max_sources = 1,
     .keeps_src = SRC(0),

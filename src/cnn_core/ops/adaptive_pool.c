@@ -87,6 +87,7 @@ static cnn_status backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_adaptive_avg_pool2d = {
     .name = "adaptive_avg_pool2d",
+    .fields = cnn_fields_resize,
     .min_sources = 1,
     .max_sources = 1,
     .infer = infer,

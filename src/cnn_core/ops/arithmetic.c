@@ -289,6 +289,7 @@ static bool add_as_epilogue(const cnn_node *node, cnn_epilogue *epilogue)
 
 const cnn_op_row cnn_op_add = {
     .name = "add",
+    .fields = cnn_fields_affine,
     .min_sources = 2,
     .max_sources = 2,
     .infer = infer_binary,
@@ -358,6 +359,7 @@ static cnn_status affine_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_affine = {
     .name = "affine",
+    .fields = cnn_fields_affine,
     .min_sources = 1,
     .max_sources = 1,
     .infer = affine_infer,

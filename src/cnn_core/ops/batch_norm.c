@@ -165,6 +165,7 @@ static bool batch_fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool
 
 const cnn_op_row cnn_op_batch_norm = {
     .name = "batch_norm",
+    .fields = cnn_fields_norm,
     .min_sources = 1,
     .max_sources = 6,
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS) | SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) |
@@ -240,6 +241,7 @@ static cnn_status instance_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_instance_norm = {
     .name = "instance_norm",
+    .fields = cnn_fields_norm,
     .min_sources = 1,
     .max_sources = 6,
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS) | SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) |

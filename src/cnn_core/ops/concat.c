@@ -71,6 +71,7 @@ static cnn_status backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_concat = {
     .name = "concat",
+    .fields = cnn_fields_axis,
     .min_sources = 1,
     .max_sources = CNN_MAX_SOURCES,
     .infer = infer,

@@ -1,6 +1,7 @@
 /* Convolution and transposed convolution: what they accept, and which algorithm computes a pass. */
 #include "ops/conv.h"
 #include "ops/check.h"
+#include "ops/conv_geometry.h"
 #include "ops/epilogue.h"
 #include "ref/ref.h"
 
@@ -37,6 +38,11 @@ bool cnn_conv_bands(const cnn_conv *conv)
 {
     const cnn_conv_algorithm *algorithm = choose(conv, CNN_CONV_FORWARD);
     return algorithm->bands != NULL && algorithm->bands(conv);
+}
+
+bool cnn_conv_reorders(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    return choose(conv, pass)->reorders && cnn_conv_reads_all_taps(conv, pass);
 }
 
 void cnn_conv_flatten(cnn_conv *conv)
@@ -314,6 +320,12 @@ static bool conv2d_band(const cnn_node *node, int64_t first, int64_t rows, cnn_n
     return true;
 }
 
+static bool reorders(const cnn_node *node, const direction *d)
+{
+    const cnn_conv conv = conv_of(node, d);
+    return cnn_conv_reorders(&conv, d->forward);
+}
+
 static cnn_status backward(const cnn_call *call, const direction *d)
 {
     const cnn_conv conv = conv_of(call->node, d);
@@ -356,6 +368,8 @@ static size_t conv2d_packed(const cnn_node *node) { return packed(node, &plain);
 
 static void conv2d_pack(const cnn_node *node, void *const *src, void *to) { pack(node, src, to, &plain); }
 
+static bool conv2d_reorders(const cnn_node *node) { return reorders(node, &plain); }
+
 static cnn_status conv2d_forward(const cnn_call *call) { return forward(call, &plain); }
 
 static cnn_status conv2d_backward(const cnn_call *call) { return backward(call, &plain); }
@@ -377,12 +391,15 @@ static void conv_transpose2d_pack(const cnn_node *node, void *const *src, void *
     pack(node, src, to, &transposed);
 }
 
+static bool conv_transpose2d_reorders(const cnn_node *node) { return reorders(node, &transposed); }
+
 static cnn_status conv_transpose2d_forward(const cnn_call *call) { return forward(call, &transposed); }
 
 static cnn_status conv_transpose2d_backward(const cnn_call *call) { return backward(call, &transposed); }
 
 const cnn_op_row cnn_op_conv2d = {
     .name = "conv2d",
+    .fields = cnn_fields_conv,
     .min_sources = 2,
     .max_sources = 3,
     .optional = SRC(2),
@@ -400,12 +417,14 @@ const cnn_op_row cnn_op_conv2d = {
     .packed = conv2d_packed,
     .pack = conv2d_pack,
     .band = conv2d_band,
+    .reorders = conv2d_reorders,
     .reference_forward = cnn_ref_conv2d_forward,
     .reference_backward = cnn_ref_conv2d_backward,
 };
 
 const cnn_op_row cnn_op_conv_transpose2d = {
     .name = "conv_transpose2d",
+    .fields = cnn_fields_conv,
     .min_sources = 2,
     .max_sources = 3,
     .optional = SRC(2),
@@ -422,6 +441,7 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .fuses = fuses,
     .packed = conv_transpose2d_packed,
     .pack = conv_transpose2d_pack,
+    .reorders = conv_transpose2d_reorders,
     .reference_forward = cnn_ref_conv_transpose2d_forward,
     .reference_backward = cnn_ref_conv_transpose2d_backward,
 };

@@ -55,6 +55,7 @@ typedef struct cnn_conv_algorithm {
     void (*pack)(const cnn_conv_call *call, void *packed);
     /* Forward alone: whether some rows of y are computed as in the whole, from the same packed weights. NULL: never. */
     bool (*bands)(const cnn_conv *conv);
+    bool reorders; /* packed weights are the weights, those that are read, bit for bit in another order */
 } cnn_conv_algorithm;
 
 /* One filter a channel, all passes: 3 or 5 columns wide (conv_depthwise_rows.c), any other (conv_depthwise.c). */
@@ -73,6 +74,8 @@ void cnn_conv_run(const cnn_conv_call *call);
 size_t cnn_conv_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
 void cnn_conv_pack(const cnn_conv_call *call, void *packed);
 bool cnn_conv_bands(const cnn_conv *conv);
+/* True where all weights can be read back from their packed form. */
+bool cnn_conv_reorders(const cnn_conv *conv, cnn_conv_pass pass);
 
 /* Roughly the nanoseconds that one core takes for a pass. */
 static inline double cnn_conv_work(const cnn_conv *conv, const cnn_kernels *kernels)

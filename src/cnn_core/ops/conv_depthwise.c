@@ -241,4 +241,5 @@ const cnn_conv_algorithm cnn_conv_depthwise = {
     .run = run_depthwise,
     .packed = packed_bytes,
     .pack = pack_depthwise,
+    .reorders = true,
 };

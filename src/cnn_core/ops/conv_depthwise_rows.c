@@ -346,4 +346,5 @@ const cnn_conv_algorithm cnn_conv_depthwise_rows = {
     .packed = rows_packed,
     .pack = rows_pack,
     .bands = rows_bands,
+    .reorders = true,
 };

@@ -408,4 +408,5 @@ const cnn_conv_algorithm cnn_conv_direct = {
     .packed = direct_packed,
     .pack = direct_pack,
     .bands = direct_bands,
+    .reorders = true,
 };

@@ -41,6 +41,12 @@ size_t cnn_conv_axes_bytes(const cnn_conv *conv, cnn_conv_pass pass)
     return bytes;
 }
 
+/* Positions of the grid of a phase. */
+static int64_t count_positions(const axis_geometry *g, bool back, int64_t phase)
+{
+    return back ? (g->dst_size - phase - 1) / g->stride + 1 : g->dst_size;
+}
+
 /* Phase and offset of tap k, whose kernel index counts so that offsets rise with it. False if no grid position reads
  * inside the image by it.
  *
@@ -63,8 +69,22 @@ static bool place_tap(const cnn_conv_axis *axis, const axis_geometry *g, bool ba
     tap->begin = tap->offset >= 0 ? 0 : cnn_ceil_div(-tap->offset, step);
     tap->end = tap->offset >= g->src_size
                    ? 0
-                   : cnn_min_i64(axis->phase[*phase].count, (g->src_size - 1 - tap->offset) / step + 1);
+                   : cnn_min_i64(count_positions(g, back, *phase), (g->src_size - 1 - tap->offset) / step + 1);
     return tap->begin < tap->end;
+}
+
+bool cnn_conv_reads_all_taps(const cnn_conv *conv, cnn_conv_pass pass)
+{
+    const bool back = pass == CNN_CONV_BACKWARD_DATA;
+    for (int i = 0; i < 2; i++) {
+        const axis_geometry g = geometry_of(conv, pass, i);
+        const cnn_conv_axis axis = {.phases = count_phases(&g, pass), .src_step = back ? 1 : g.stride};
+        int64_t phase;
+        cnn_conv_tap tap;
+        for (int64_t k = 0; k < g.kernel; k++)
+            if (!place_tap(&axis, &g, back, k, &phase, &tap)) return false;
+    }
+    return true;
 }
 
 static void make_axis(const cnn_conv *conv, cnn_conv_pass pass, int index, char **cursor, cnn_conv_axis *axis)
@@ -78,7 +98,7 @@ static void make_axis(const cnn_conv *conv, cnn_conv_pass pass, int index, char 
     axis->phase = cnn_take(cursor, (size_t)axis->phases * sizeof *axis->phase);
     axis->tap = cnn_take(cursor, (size_t)g.kernel * sizeof *axis->tap);
     for (int64_t p = 0; p < axis->phases; p++)
-        axis->phase[p] = (cnn_conv_phase){.count = back ? (g.dst_size - p - 1) / g.stride + 1 : g.dst_size};
+        axis->phase[p] = (cnn_conv_phase){.count = count_positions(&g, back, p)};
 
     /* A counting sort of the taps by phase: it keeps their order within each. */
     int64_t phase;

@@ -41,6 +41,9 @@ size_t cnn_conv_axes_bytes(const cnn_conv *conv, cnn_conv_pass pass);
 /* The axes of forward and of backward data; those of backward weights are forward's. */
 void cnn_conv_axes_make(const cnn_conv *conv, cnn_conv_pass pass, char **cursor, cnn_conv_axes *axes);
 
+/* True where no tap of the kernel lies outside the image at every position. */
+bool cnn_conv_reads_all_taps(const cnn_conv *conv, cnn_conv_pass pass);
+
 /* One phase of both axes; its pixels are numbered over all images, rows and columns of its grid. */
 typedef struct cnn_conv_grid {
     int64_t h, w, row_origin, col_origin;

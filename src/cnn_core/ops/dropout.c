@@ -136,6 +136,7 @@ static bool dropout_as_epilogue(const cnn_node *node, cnn_epilogue *epilogue)
 
 const cnn_op_row cnn_op_dropout = {
     .name = "dropout",
+    .fields = cnn_fields_dropout,
     .min_sources = 1,
     .max_sources = 1,
     .infer = dropout_infer,

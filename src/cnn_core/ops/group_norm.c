@@ -48,6 +48,7 @@ static cnn_status backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_group_norm = {
     .name = "group_norm",
+    .fields = cnn_fields_norm,
     .min_sources = 1,
     .max_sources = 3,
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),

@@ -535,6 +535,7 @@ static cnn_status infer(cnn_node *node)
 
 const cnn_op_row cnn_op_layer_norm = {
     .name = "layer_norm",
+    .fields = cnn_fields_norm,
     .min_sources = 1,
     .max_sources = 3,
     .optional = SRC(NORM_WEIGHTS) | SRC(NORM_BIAS),

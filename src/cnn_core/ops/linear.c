@@ -281,6 +281,12 @@ static void pack(const cnn_node *node, void *const *src, void *to)
     cnn_conv_pack(&call, to);
 }
 
+static bool reorders(const cnn_node *node)
+{
+    const cnn_conv conv = conv_of(node);
+    return cnn_conv_reorders(&conv, CNN_CONV_FORWARD);
+}
+
 const cnn_op_row cnn_op_linear = {
     .name = "linear",
     .min_sources = 2,
@@ -298,6 +304,7 @@ const cnn_op_row cnn_op_linear = {
     .packs = SRC(1),
     .packed = packed,
     .pack = pack,
+    .reorders = reorders,
     .reference_forward = cnn_ref_linear_forward,
     .reference_backward = cnn_ref_linear_backward,
 };

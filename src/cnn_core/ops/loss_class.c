@@ -331,6 +331,7 @@ static cnn_status cross_entropy_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_cross_entropy = {
     .name = "cross_entropy",
+    .fields = cnn_fields_loss,
     .min_sources = 2,
     .max_sources = 3,
     .optional = SRC(2),
@@ -357,6 +358,7 @@ static cnn_status nll_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_nll = {
     .name = "nll",
+    .fields = cnn_fields_loss,
     .min_sources = 2,
     .max_sources = 3,
     .optional = SRC(2),

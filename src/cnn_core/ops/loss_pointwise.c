@@ -256,6 +256,7 @@ static cnn_status mse_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_mse = {
     .name = "mse",
+    .fields = cnn_fields_loss,
     .min_sources = 2,
     .max_sources = 2,
     .keeps_src = SRC(0) | SRC(1),
@@ -279,6 +280,7 @@ static cnn_status l1_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_l1 = {
     .name = "l1",
+    .fields = cnn_fields_loss,
     .min_sources = 2,
     .max_sources = 2,
     .keeps_src = SRC(0) | SRC(1),
@@ -302,6 +304,7 @@ static cnn_status bce_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_bce_with_logits = {
     .name = "bce_with_logits",
+    .fields = cnn_fields_loss,
     .min_sources = 2,
     .max_sources = 4,
     .optional = SRC(2) | SRC(3),

@@ -4,6 +4,7 @@
 
 #include "base/shape.h"
 #include "cpu/kernels.h"
+#include "ops/fields.h"
 #include "thread/thread.h"
 
 /* What is fused behind an operation: dst = activation(result + addend), both optional. The addend has the shape of dst
@@ -50,7 +51,8 @@ typedef struct cnn_call {
 } cnn_call;
 
 typedef struct cnn_op_row {
-    const char *name; /* as error messages say it */
+    const char *name; /* as error messages say it, and files: it stays */
+    const cnn_field *fields; /* its attributes, NULL: it takes none */
     int32_t min_sources, max_sources;
     uint32_t optional;    /* bit i: source i may be CNN_NONE; sources past the last given count as CNN_NONE */
     uint32_t keeps_src;   /* bit i: backward reads source i */
@@ -93,6 +95,9 @@ typedef struct cnn_op_row {
      * instead of them. NULL, or 0 bytes: forward reads the sources themselves. */
     size_t (*packed)(const cnn_node *node);
     void (*pack)(const cnn_node *node, void *const *src, void *packed);
+    /* What is packed is one source's numbers, bit for bit, in another order: they can be read back (graph/unpack.c).
+     * false, NULL: a plan keeps the source beside it. */
+    bool (*reorders)(const cnn_node *node);
 
     /* Whether any rows of dst, images (n, c, h, w), can be computed by themselves, from some rows of source 0 and the other
      * sources (and `packed`) as they are: to the bit as in the whole. Rows first .. first + rows - 1 of one image see the

@@ -57,6 +57,7 @@ static cnn_status backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_avg_pool2d = {
     .name = "avg_pool2d",
+    .fields = cnn_fields_pool,
     .min_sources = 1,
     .max_sources = 1,
     .infer = infer,

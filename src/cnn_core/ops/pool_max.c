@@ -159,6 +159,7 @@ static cnn_status backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_max_pool2d = {
     .name = "max_pool2d",
+    .fields = cnn_fields_pool,
     .min_sources = 1,
     .max_sources = 1,
     .infer = infer,

@@ -110,6 +110,7 @@ static cnn_status backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_reshape = {
     .name = "reshape",
+    .fields = cnn_fields_reshape,
     .min_sources = 1,
     .max_sources = 1,
     .infer = infer,

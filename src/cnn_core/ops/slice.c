@@ -66,6 +66,7 @@ static cnn_status backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_slice = {
     .name = "slice",
+    .fields = cnn_fields_slice,
     .min_sources = 1,
     .max_sources = 1,
     .infer = infer,

@@ -134,6 +134,7 @@ static cnn_status softmax_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_softmax = {
     .name = "softmax",
+    .fields = cnn_fields_axis,
     .min_sources = 1,
     .max_sources = 1,
     .keeps_dst = true,
@@ -160,6 +161,7 @@ static cnn_status log_softmax_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_log_softmax = {
     .name = "log_softmax",
+    .fields = cnn_fields_axis,
     .min_sources = 1,
     .max_sources = 1,
     .keeps_dst = true,

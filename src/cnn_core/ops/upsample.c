@@ -207,6 +207,7 @@ static cnn_status bilinear_backward(const cnn_call *call)
 
 const cnn_op_row cnn_op_upsample_nearest = {
     .name = "upsample_nearest",
+    .fields = cnn_fields_resize,
     .min_sources = 1,
     .max_sources = 1,
     .infer = infer,
@@ -219,6 +220,7 @@ const cnn_op_row cnn_op_upsample_nearest = {
 
 const cnn_op_row cnn_op_upsample_bilinear = {
     .name = "upsample_bilinear",
+    .fields = cnn_fields_resize,
     .min_sources = 1,
     .max_sources = 1,
     .infer = infer,
