@@ -183,6 +183,7 @@ cdef extern from "cnn_api.h" nogil:
         int32_t reference
         int32_t direct
         int32_t threads
+        int32_t final
         const cnn_allocator *allocator
 
     ctypedef struct cnn_segment:

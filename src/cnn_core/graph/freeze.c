@@ -56,7 +56,7 @@ static size_t store(cnn_plan *plan, const void *const *data, bool *read)
         given_sources(step, data, src);
         const uint32_t packs = packed_sources(plan, step, src);
         /* What cannot be read back from its packed form stays beside it, for cnn_plan_save. */
-        const uint32_t moved = packs != 0 && cnn_plan_unpacks(&step->node) ? packs : 0;
+        const uint32_t moved = packs != 0 && (plan->options.final || cnn_plan_unpacks(&step->node)) ? packs : 0;
         for (int32_t i = 0; i < step->node.num_sources; i++)
             if (step->source[i] != CNN_NONE && !(moved & SRC(i))) read[step->source[i]] = true;
         if (packs == 0) continue;

@@ -245,6 +245,7 @@ typedef struct cnn_plan_options {
     int32_t reference; /* run the scalar reference of every operation */
     int32_t direct;    /* no Winograd convolution: slower, with smaller rounding errors */
     int32_t threads;   /* for its runs, or 0: cnn_get_num_threads() at the time of each */
+    int32_t final;     /* frozen plans: will not be saved, so that no weights are kept for it beside their packed form */
     const cnn_allocator *allocator; /* for all memory of the plan and its contexts; NULL: the library's own. Copied */
 } cnn_plan_options;
 
@@ -289,7 +290,7 @@ CNN_API size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind);
 /* A frozen plan in a file: graph and weights, for any machine. It is a safetensors file, so that its weights can be read
  * elsewhere; docs/model-file.md has the layout. The file appears in one go: whatever interrupts the writing, there is the
  * old one or the new one. Paths are in the encoding that fopen takes, on Windows UTF-8. CNN_INVALID_STATE for a plan that is
- * not frozen. */
+ * not frozen, or is final. */
 CNN_API cnn_status cnn_plan_save(const cnn_plan *plan, const char *path);
 /* The same into memory: *bytes is its size, and then what was written. With memory NULL only *bytes gets `=` what is
  * needed; CNN_INVALID_VALUE for less. */

@@ -329,6 +329,8 @@ static cnn_status begin_saving(const cnn_plan *plan, saving *job)
     *job = (saving){.plan = plan};
     if (plan->constants == NULL)
         return cnn_fail(CNN_INVALID_STATE, "save: the plan is not frozen: its parameters are the caller's");
+    if (plan->options.final)
+        return cnn_fail(CNN_INVALID_STATE, "save: the plan is final: not all of its weights are there as they were");
     if (*(const unsigned char *)(const void *)&one != 1)
         return cnn_fail(CNN_UNSUPPORTED, "save: model files need a little-endian machine");
     return prepare(job);
