@@ -52,8 +52,8 @@ GCC_VECTOR_FLAGS = ["-fno-unswitch-loops", "-fno-split-loops"]
 ISAS = {
     "scalar": (None, None),
     "sse2": ("x86_64", []),
-    "avx2": ("x86_64", ["-mavx2", "-mfma"]),
-    "avx512": ("x86_64", ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]),
+    "avx2": ("x86_64", ["-mavx2", "-mfma", "-mprfchw"]),
+    "avx512": ("x86_64", ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprfchw"]),
     "neon": ("aarch64", []),
 }
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Wstrict-prototypes", "-Werror"]

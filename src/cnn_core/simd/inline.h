@@ -11,4 +11,13 @@
 #define VF_INLINE static inline
 #endif
 
+/* Fetches the line of cache at p, which may be any address, to be read or to be written. */
+#if defined(__GNUC__)
+#define VF_PREFETCH(p) __builtin_prefetch((p), 0, 3)
+#define VF_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
+#else
+#define VF_PREFETCH(p) ((void)(p))
+#define VF_PREFETCH_WRITE(p) ((void)(p))
+#endif
+
 #endif

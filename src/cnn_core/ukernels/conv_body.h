@@ -1,6 +1,8 @@
 #include "simd/inline.h"
 #include "ukernels/conv.h"
 
+#define CONV_LINE 16 /* floats of a line of cache */
+
 VF_INLINE vf conv_load(const float *from, int lanes)
 {
     return lanes == VF_WIDTH ? vf_load(from) : vf_load_tail(from, lanes);
@@ -37,18 +39,32 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     }
     const float *const *src = block->src + first;
     const int64_t ic = block->ic;
+    /* Pixels lie too far apart for the processor to foresee: the next tile's are fetched while this one is computed. Of
+     * several taps, most are in the cache. */
+    const bool fetches = block->taps == 1 && !scattered;
+    const float *next[CNN_CONV_ROWS];
+    for (int r = 0; r < rows; r++) {
+        const int64_t pixel = first + rows + r < block->pixels ? first + rows + r : block->pixels - 1;
+        next[r] = block->src[pixel] + block->channel;
+        for (int v = 0; v < vectors; v++) VF_PREFETCH_WRITE(block->dst[pixel] + offset + v * VF_WIDTH);
+    }
     for (int64_t t = 0; t < block->taps; t++) {
         const float *x[CNN_CONV_ROWS];
         for (int r = 0; r < rows; r++) x[r] = src[r] + block->channel;
-        for (int64_t c = 0; c < ic; c++) {
-            const int64_t at = scattered ? block->offset[c] : c;
-            vf w[2];
-            for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
-            for (int r = 0; r < rows; r++) {
-                const vf value = vf_set1(x[r][at]);
-                for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
+        for (int64_t begin = 0, end; begin < ic; begin = end) {
+            end = begin + CONV_LINE < ic ? begin + CONV_LINE : ic;
+            if (fetches)
+                for (int r = 0; r < rows; r++) VF_PREFETCH(next[r] + begin);
+            for (int64_t c = begin; c < end; c++) {
+                const int64_t at = scattered ? block->offset[c] : c;
+                vf w[2];
+                for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
+                for (int r = 0; r < rows; r++) {
+                    const vf value = vf_set1(x[r][at]);
+                    for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
+                }
+                weights += vectors * VF_WIDTH;
             }
-            weights += vectors * VF_WIDTH;
         }
         src += block->pixels;
     }
