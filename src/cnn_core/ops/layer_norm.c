@@ -18,10 +18,9 @@ enum {
     MAX_BLOCKS = 64,    /* bounds the partial results, too */
     MIN_BLOCK_ROWS = 8, /* keeps the partial results smaller than src */
     FLOAT_ROWS = 64,    /* rows whose share in the gradient of weights is summed in float; a piece has no more */
-    PIECE_FLOATS = 4096, /* numbers taken at a time, if that is more than a row */
+    PIECE_FLOATS = 2048, /* numbers taken at a time, if that is more than a row */
     BAND_FLOATS = 256,   /* weights whose shares are added at a time */
-    LINES = 32,          /* two cache lines of floats */
-    STREAM_FLOATS = 1 << 22 /* as in norm_pass.c */
+    LINES = 32           /* two cache lines of floats */
 };
 
 /* How the work is cut; depends on the shape alone. */
@@ -162,10 +161,10 @@ static run run_of(const cnn_call *call, char **cursor)
     return r;
 }
 
-static bool streams(const run *r)
+static bool streams(const run *r, int64_t tensors)
 {
     const size_t vector = (size_t)CNN_ALIGNMENT;
-    return r->cut.rows * r->cut.width >= STREAM_FLOATS && (size_t)r->cut.width * sizeof(float) % vector == 0 &&
+    return cnn_norm_streams(r->cut.rows * r->cut.width, tensors) && (size_t)r->cut.width * sizeof(float) % vector == 0 &&
            (uintptr_t)r->dst % vector == 0;
 }
 
@@ -203,6 +202,12 @@ static void set_xhat(piece *p, int64_t i, double mean, double inverse_std)
     p->mean[i] = (float)mean;
     p->scale[i] = (float)inverse_std;
     p->shift[i] = (float)(((double)p->mean[i] - mean) * inverse_std);
+}
+
+/* As many rows as the piece has lie behind it, and are the next. */
+static bool next_piece_follows(const run *r, const piece *p, int64_t end)
+{
+    return r->cut.segments == 1 && p->row + 2 * p->rows <= end;
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
@@ -291,6 +296,7 @@ static void forward_task(void *arg, int64_t task, int32_t thread)
                                                .weights = r->weights + column,
                                                .bias = r->bias + column,
                                                .stream = r->stream,
+                                               .fetch = next_piece_follows(r, &p, end),
                                                .dst = r->dst + offset};
         r->kernels->row_forward(&f);
     }
@@ -303,7 +309,7 @@ static cnn_status forward(const cnn_call *call)
     r.bias = parameter(call, NORM_BIAS, 0.0f, &cursor);
     r.dst = call->dst;
     if (is_transposed(call->node)) r.src = r.dst = take_rows(call, r.src, &cursor);
-    r.stream = streams(&r);
+    r.stream = streams(&r, 2);
     const int32_t threads = threads_for(call, 0.5);
     if (r.cut.segments > 1) cnn_parallel(threads, r.cut.rows * r.cut.segments, moments_task, &r);
     cnn_parallel(threads, r.cut.blocks * r.cut.segments, forward_task, &r);
@@ -422,6 +428,7 @@ static void backward_task(void *arg, int64_t task, int32_t thread)
                                                 .c = p.c,
                                                 .weights = r->weights + segment * SEGMENT,
                                                 .stream = r->stream,
+                                                .fetch = next_piece_follows(r, &p, end),
                                                 .diff_src = r->dst == NULL ? NULL : r->dst + offset,
                                                 .diff_weights = r->diff_parameters == NULL ? NULL : dw,
                                                 .diff_bias = r->diff_parameters == NULL ? NULL : db};
@@ -497,7 +504,7 @@ static cnn_status backward(const cnn_call *call)
         r.diff_dst = diff;
         if (r.dst != NULL) r.dst = diff;
     }
-    r.stream = r.dst != NULL && streams(&r);
+    r.stream = r.dst != NULL && streams(&r, 3);
     const int32_t threads = threads_for(call, 1.0);
     if (r.cut.segments > 1 && r.dst != NULL) cnn_parallel(threads, r.cut.rows * r.cut.segments, dots_task, &r);
     cnn_parallel(threads, r.cut.blocks * r.cut.segments, backward_task, &r);

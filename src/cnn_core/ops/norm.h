@@ -33,6 +33,13 @@ cnn_status cnn_norm_check_channels(const cnn_node *node, const char *num_channel
 int64_t cnn_norm_channels(const cnn_node *node);
 int64_t cnn_norm_per_channel(const cnn_node *node);
 
+/* Whether a result of `floats` goes past the caches: with `tensors` of its size passing through, none of it would be
+ * left there. 32 MiB: a third-level cache. */
+static inline bool cnn_norm_streams(int64_t floats, int64_t tensors)
+{
+    return floats >= (INT64_C(8) << 20) / tensors;
+}
+
 /* The number, the mean and the summed squared deviations from the mean of some numbers. */
 typedef struct cnn_moments {
     double count, mean, m2;

@@ -184,6 +184,7 @@ void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call
     r.bias = call->src[NORM_BIAS];
     if (call->node->epilogue.adds) r.addend = call->src[call->node->row->max_sources];
     r.out = call->dst;
+    cnn_norm_set_stream(&r, r.addend == NULL ? 2 : 3);
     if (view->matrices > 0) r.src = r.out = take_columns(view, r.src, call->threads, &workspace);
     cnn_norm_run_pass(&r, call->threads);
     if (view->matrices > 0) put_columns(view, r.out, call->threads, call->dst);
@@ -340,6 +341,7 @@ void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *cal
     r.gated = gated;
     r.diff_dst = call->diff_dst;
     r.out = call->diff_src[NORM_SRC];
+    cnn_norm_set_stream(&r, epilogue->adds ? 4 : 3);
     if (view->matrices > 0) {
         float *diff = take_columns(view, r.diff_dst, call->threads, &workspace);
         r.src = take_columns(view, r.src, call->threads, &workspace);

@@ -23,8 +23,7 @@ enum {
     CHUNK_FLOATS = 65536,  /* work worth a task */
     MAX_TASKS = 64,        /* bounds the partial results, too */
     MANY_SAMPLES = 16,     /* samples from which on they are tasks enough */
-    APPLY_FLOATS = 65536,  /* what is applied at a time */
-    STREAM_FLOATS = 1 << 22 /* 16 MiB: src and dst together are more than a third-level cache holds of them */
+    APPLY_FLOATS = 65536   /* what is applied at a time */
 };
 
 static int64_t fold_of(int64_t channels)
@@ -50,7 +49,6 @@ static cnn_norm_cut cut_of(const cnn_norm_columns *view)
         c.part_samples = cnn_max_i64(cnn_ceil_div(view->samples, MAX_TASKS),
                                      cnn_min_i64(cnn_max_i64(CHUNK_FLOATS / sample_floats, 1), view->samples));
     c.parts = cnn_ceil_div(view->samples, c.part_samples);
-    c.stream = c.width % VECTOR == 0 && view->samples * sample_floats >= STREAM_FLOATS;
     return c;
 }
 
@@ -123,6 +121,12 @@ cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *
     return r;
 }
 
+void cnn_norm_set_stream(cnn_norm_run *r, int64_t tensors)
+{
+    const int64_t floats = r->view->samples * r->view->rows * r->view->channels;
+    r->stream = r->cut.width % VECTOR == 0 && cnn_norm_streams(floats, tensors);
+}
+
 /* ---- running a pass ---------------------------------------------------------------------------------------------- */
 
 static float *scratch_of(const cnn_norm_run *r, int32_t thread)
@@ -150,7 +154,7 @@ static double *diff_parameters_of(const cnn_norm_run *r, int64_t part)
 static void apply(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients)
 {
     const int64_t width = r->cut.width, folded = rows / r->cut.fold, left = rows % r->cut.fold * r->view->channels;
-    if (r->cut.stream && r->any == NULL && folded > 1) {
+    if (r->stream && r->any == NULL && folded > 1) {
         const int64_t vector = r->kernels->width;
         const int64_t past = (int64_t)((uintptr_t)(r->out + offset) / sizeof(float)) % vector;
         const int64_t lead = past == 0 ? 0 : vector - past, last = offset + lead + (folded - 1) * width;

@@ -10,8 +10,7 @@ typedef struct cnn_norm_cut {
     int64_t stride;             /* between rows of coefficients: their first columns come again behind the last */
     int64_t chunks, chunk_rows; /* of a sample; a multiple of fold */
     int64_t parts, part_samples;
-    bool fused;  /* a task does all of part_samples samples; else chunks of them */
-    bool stream; /* out is too large to stay in the caches */
+    bool fused; /* a task does all of part_samples samples; else chunks of them */
 } cnn_norm_cut;
 
 typedef struct cnn_norm_run cnn_norm_run;
@@ -47,7 +46,8 @@ struct cnn_norm_run {
     const float *weights, *bias; /* NULL: ones, zeros */
     double *mean, *var;          /* [samples][groups]: what is saved */
     const float *src;
-    float *out; /* forward: dst; backward: diff_src; NULL where not wanted */
+    float *out;  /* forward: dst; backward: diff_src; NULL where not wanted */
+    bool stream; /* out would not stay in the caches */
     /* the epilogue */
     cnn_norm_activation activation;
     float slope;
@@ -67,6 +67,8 @@ struct cnn_norm_run {
 /* Starts a run with what both directions have: memory from *workspace, sources and statistics from the call. */
 cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call,
                              char **workspace);
+/* Decides on r->stream, where `tensors` of src's size are read or written. */
+void cnn_norm_set_stream(cnn_norm_run *r, int64_t tensors);
 /* Does all steps of r->pass. */
 void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads);
 

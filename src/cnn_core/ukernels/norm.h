@@ -49,6 +49,7 @@ struct cnn_norm_row_forward {
     int64_t rows, n;
     const float *src, *mean, *scale, *shift, *weights, *bias;
     bool stream; /* past the caches: dst lies aligned to a vector, and so does each row */
+    bool fetch;  /* into a near cache what follows src, as much: it is read next */
     float *dst;
 };
 
@@ -58,6 +59,7 @@ struct cnn_norm_row_backward {
     int64_t rows, n;
     const float *src, *diff_dst, *mean, *scale, *shift, *b, *c, *weights;
     bool stream;                     /* as above, of diff_src */
+    bool fetch;                      /* as above, what follows src and diff_dst */
     float *diff_src;                 /* NULL: not wanted */
     float *diff_weights, *diff_bias; /* both NULL: not wanted */
 };

@@ -100,6 +100,7 @@ static void norm_row_moments(int64_t rows, int64_t n, const float *x, float *piv
 static void norm_row_forward(const struct cnn_norm_row_forward *arguments)
 {
     const struct cnn_norm_row_forward f = *arguments;
+    const int64_t ahead = f.rows * f.n;
     for (int64_t i = 0; i < f.rows; i++) {
         const float *src = f.src + i * f.n;
         float *dst = f.dst + i * f.n;
@@ -109,6 +110,7 @@ static void norm_row_forward(const struct cnn_norm_row_forward *arguments)
         const vf xhat = vf_fmadd(vf_sub(norm_load(src + (j), lanes), mean), scale, shift);           \
         const vf y = vf_fmadd(xhat, norm_load(f.weights + (j), lanes), norm_load(f.bias + (j), lanes)); \
         norm_put(dst + (j), y, lanes, f.stream);                                                     \
+        if (f.fetch) VF_FETCH(src + ahead + (j));                                                    \
     } while (0)
         NORM_FOR_VECTORS(f.n, STEP);
 #undef STEP
@@ -159,6 +161,10 @@ VF_INLINE void norm_row_backward_step(struct cnn_norm_row_backward f, const norm
         const int64_t at = (i + k) * f.n + j;
         const norm_row_numbers row = numbers[k];
         const vf dy = norm_load(f.diff_dst + at, lanes);
+        if (f.fetch) {
+            VF_FETCH(f.src + f.rows * f.n + at);
+            VF_FETCH(f.diff_dst + f.rows * f.n + at);
+        }
         const vf xhat = vf_fmadd(vf_sub(norm_load(f.src + at, lanes), row.mean), row.scale, row.shift);
         if (parameters) {
             dw = vf_fmadd(dy, xhat, dw);
