@@ -1,12 +1,10 @@
 /* The gradient of the weights by Winograd, for few channels: a task sums a share of the tiles through all planes.
  *
  * With few channels the 36 planes of sums fit in a core's second-level cache, beside the transforms of some dozens of
- * tiles. So nothing that is transformed ever leaves it, where conv_winograd.c passes a chunk of tiles from all cores to
+ * tiles. So nothing that is transformed ever leaves it, where winograd_gradient.c passes a chunk of tiles from all cores to
  * all cores. Shares are added in order at the end. */
-#include "ops/conv.h"
 #include "ops/conv_geometry.h"
-#include "ops/conv_tiling.h"
-#include "ops/conv_winograd.h"
+#include "ops/winograd.h"
 
 #define PLANES CNN_WINOGRAD_PLANES
 #define MOST_SUMS (640 << 10)   /* bytes of a share's sums */
@@ -18,45 +16,41 @@
 
 typedef struct shares_plan {
     cnn_winograd_tiles tiles;
-    cnn_conv_panels panels;
+    cnn_conv_panels in, out; /* of src and of diff_dst */
     int64_t shares, block_tiles;
     int64_t src_plane, diff_plane;  /* floats from plane to plane of a block */
     int64_t sums;                   /* floats of a share's */
     size_t zero_bytes, sums_bytes;
-    size_t src_bytes, diff_bytes, row_bytes, filter_bytes; /* of one thread */
+    size_t src_bytes, diff_bytes, filter_bytes; /* of one thread */
 } shares_plan;
-
-/* A distance of planes of so many floats: an odd number of cache lines, so that a tile's planes do not all fall into one
- * set of the caches. */
-static int64_t plane_of(int64_t floats) { return (cnn_ceil_div(floats, 16) | 1) * 16; }
 
 static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
 {
     shares_plan plan = {.tiles = cnn_winograd_tiles_of(conv, CNN_CONV_BACKWARD_WEIGHTS)};
     const cnn_winograd_tiles *t = &plan.tiles;
-    plan.panels = cnn_conv_panels_of(t->oc, kernels);
-    plan.sums = PLANES * t->ic * plan.panels.padded;
+    plan.in = cnn_conv_panels_of(t->ic, kernels);
+    plan.out = cnn_conv_panels_of(t->oc, kernels);
+    plan.sums = PLANES * t->ic * plan.out.padded;
     const size_t share_bytes = cnn_float_bytes(plan.sums);
     const int64_t fitting = cnn_min_i64(t->count / SHARE_TILES, (int64_t)(SHARES_BYTES / share_bytes));
     plan.shares = cnn_max_i64(cnn_min_i64(fitting, MOST_SHARES), 1);
-    const int64_t tile_bytes = PLANES * (int64_t)sizeof(float) * (t->ic + plan.panels.padded);
+    const int64_t tile_bytes = PLANES * (int64_t)sizeof(float) * (plan.in.padded + plan.out.padded);
     const int64_t most = cnn_max_i64(cnn_min_i64(BLOCK_BYTES / tile_bytes, MOST_TILES), 1);
     const int64_t share_tiles = cnn_ceil_div(t->count, plan.shares);
     plan.block_tiles = cnn_ceil_div(share_tiles, cnn_ceil_div(share_tiles, most));
-    plan.src_plane = plane_of(plan.block_tiles * t->ic);
-    plan.diff_plane = plane_of(plan.block_tiles * plan.panels.padded);
+    plan.src_plane = cnn_winograd_stride(plan.block_tiles * plan.in.count * plan.in.width);
+    plan.diff_plane = cnn_winograd_stride(plan.block_tiles * plan.out.count * plan.out.width);
     plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
     plan.sums_bytes = cnn_size_mul(share_bytes, (size_t)plan.shares);
     plan.src_bytes = cnn_float_bytes(PLANES * plan.src_plane);
     plan.diff_bytes = cnn_float_bytes(PLANES * plan.diff_plane);
-    plan.row_bytes = cnn_size_align((size_t)plan.block_tiles * sizeof(float *));
-    plan.filter_bytes = cnn_float_bytes((PLANES + 9) * plan.panels.padded);
+    plan.filter_bytes = cnn_float_bytes((PLANES + 9) * plan.out.padded);
     return plan;
 }
 
 static size_t thread_bytes(const shares_plan *plan)
 {
-    return plan->src_bytes + plan->diff_bytes + plan->row_bytes + plan->filter_bytes;
+    return plan->src_bytes + plan->diff_bytes + plan->filter_bytes;
 }
 
 static size_t shares_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
@@ -76,9 +70,8 @@ typedef struct shares_job {
 
 /* A block of tiles in the transformed domain: one thread's. */
 typedef struct shares_block {
-    int64_t first, count;
-    float *src, *diff;  /* [PLANES][tiles][ic] and [PLANES][panels][tiles][panel row] */
-    const float **rows; /* [tiles] of one plane of src */
+    cnn_winograd_run run;
+    float *src, *diff; /* [PLANES][panels][tiles][panel width] */
     float *filters;
 } shares_block;
 
@@ -88,7 +81,6 @@ static shares_block take_block(const shares_job *job, int32_t thread)
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     shares_block block = {.src = cnn_take(&cursor, plan->src_bytes)};
     block.diff = cnn_take(&cursor, plan->diff_bytes);
-    block.rows = cnn_take(&cursor, plan->row_bytes);
     block.filters = cnn_take(&cursor, plan->filter_bytes);
     return block;
 }
@@ -97,19 +89,18 @@ static void transform(const shares_job *job, const shares_block *block)
 {
     const shares_plan *plan = job->plan;
     const cnn_winograd_tiles *t = &plan->tiles;
-    const cnn_conv_panels *panels = &plan->panels;
     const struct cnn_winograd_kernels *kernels = &job->call->kernels->winograd;
-    const int64_t last_row = cnn_conv_panel_row(panels, panels->count - 1);
-    const int64_t wide = last_row == panels->width ? t->oc : (panels->count - 1) * panels->width; /* in wide panels */
-    for (int64_t i = 0; i < block->count; i++) {
-        const float *window[CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW], *pixel[CNN_WINOGRAD_TILE * CNN_WINOGRAD_TILE];
-        cnn_winograd_window(t, job->call->x, t->ic, job->zero, block->first + i, window);
-        kernels->src(window, t->ic, block->src + i * t->ic, plan->src_plane);
-        cnn_winograd_result_pixels(t, job->call->y, job->zero, block->first + i, pixel);
-        kernels->diff_dst(pixel, wide, block->diff + i * panels->width, plan->diff_plane, block->count * panels->width);
-        if (wide == t->oc) continue;
-        for (int p = 0; p < CNN_WINOGRAD_TILE * CNN_WINOGRAD_TILE; p++) pixel[p] += wide;
-        kernels->diff_dst(pixel, t->oc - wide, block->diff + block->count * wide + i * last_row, plan->diff_plane, 0);
+    const int64_t width = plan->in.width;
+    for (int64_t i = 0; i < block->run.count; i++) {
+        const float *pixel[PLANES];
+        const cnn_winograd_tile tile = cnn_winograd_tile_at(t, block->run.first + i);
+        cnn_winograd_planes to =
+            cnn_winograd_run_planes(&block->run, i, block->src, width, plan->src_plane, plan->block_tiles * width);
+        cnn_winograd_window(t, &tile, job->call->x, job->zero, pixel);
+        kernels->src(tile.rows, tile.columns, pixel, t->ic, &to);
+        to = cnn_winograd_run_planes(&block->run, i, block->diff, width, plan->diff_plane, plan->block_tiles * width);
+        cnn_winograd_results(t, &tile, job->call->y, job->zero, pixel);
+        kernels->diff_dst(tile.rows, tile.columns, pixel, t->oc, &to);
     }
 }
 
@@ -117,19 +108,17 @@ static void transform(const shares_job *job, const shares_block *block)
 static void multiply(const shares_job *job, const shares_block *block, bool add, float *sums)
 {
     const shares_plan *plan = job->plan;
-    const int64_t ic = plan->tiles.ic, padded = plan->panels.padded, parts = cnn_ceil_div(ic, CNN_CONV_ROWS);
+    const int64_t ic = plan->tiles.ic, padded = plan->out.padded, width = plan->in.width;
+    const int64_t panel = plan->block_tiles * width;
     for (int64_t plane = 0; plane < PLANES; plane++) {
-        for (int64_t i = 0; i < block->count; i++) block->rows[i] = block->src + plane * plan->src_plane + i * ic;
-        for (int64_t panel = 0; panel < plan->panels.count; panel++) {
-            const int64_t column = panel * plan->panels.width;
-            const float *cols = block->diff + plane * plan->diff_plane + block->count * column;
-            for (int64_t part = 0; part < parts; part++) {
-                const int64_t c = cnn_split(ic, parts, part);
-                job->call->kernels->conv.outer((int)(cnn_split(ic, parts, part + 1) - c), block->count, block->rows, c,
-                                               cols, (int)cnn_conv_panel_channels(&plan->panels, panel), add, padded,
-                                               sums + (plane * ic + c) * padded + column);
-            }
-        }
+        const int64_t tiles = cnn_winograd_run_tiles(&block->run, plane);
+        for (int64_t i = 0; i < plan->in.count; i++)
+            for (int64_t o = 0; o < plan->out.count; o++)
+                job->call->kernels->winograd.outer(
+                    tiles, (int)cnn_conv_panel_channels(&plan->in, i), block->src + plane * plan->src_plane + i * panel,
+                    block->diff + plane * plan->diff_plane + o * panel,
+                    (int)(cnn_conv_panel_row(&plan->out, o) / plan->out.lanes), add, padded,
+                    sums + (plane * ic + i * width) * padded + o * width);
     }
 }
 
@@ -140,10 +129,10 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     const int64_t begin = cnn_split(plan->tiles.count, plan->shares, task);
     const int64_t end = cnn_split(plan->tiles.count, plan->shares, task + 1);
     shares_block block = take_block(job, thread);
-    for (block.first = begin; block.first < end; block.first += block.count) {
-        block.count = cnn_min_i64(plan->block_tiles, end - block.first);
+    for (int64_t first = begin; first < end; first += plan->block_tiles) {
+        block.run = cnn_winograd_run_of(&plan->tiles, first, cnn_min_i64(plan->block_tiles, end - first));
         transform(job, &block);
-        multiply(job, &block, block.first > begin, job->sums + task * plan->sums);
+        multiply(job, &block, first > begin, job->sums + task * plan->sums);
     }
 }
 
@@ -152,7 +141,7 @@ static void add_filters(void *arg, int64_t task, int32_t thread)
 {
     const shares_job *job = arg;
     const shares_plan *plan = job->plan;
-    const int64_t ic = plan->tiles.ic, oc = plan->tiles.oc, padded = plan->panels.padded;
+    const int64_t ic = plan->tiles.ic, oc = plan->tiles.oc, padded = plan->out.padded;
     const int64_t *stride = job->call->conv->weights_stride;
     float *sums = take_block(job, thread).filters, *g = sums + PLANES * padded;
     for (int64_t plane = 0; plane < PLANES; plane++) {

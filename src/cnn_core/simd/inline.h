@@ -24,4 +24,11 @@
 #define VF_PREFETCH_WRITE(p) ((void)(p))
 #endif
 
+/* Fetches the line of cache at p into the second-level cache; p may be any address. */
+#if defined(__GNUC__)
+#define VF_PREFETCH(p) __builtin_prefetch((p), 0, 2)
+#else
+#define VF_PREFETCH(p) ((void)(p))
+#endif
+
 #endif

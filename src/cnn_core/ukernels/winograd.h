@@ -1,47 +1,77 @@
-/* The transforms of Winograd convolution F(4x4, 3x3): a tile of 4x4 results from 6x6 sources by 36 products in place of
- * 144 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, arXiv:1509.09308).
+/* The transforms and products of Winograd convolution (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+ * Networks", 2015, arXiv:1509.09308).
  *
- * Along one axis, with d six sources, g three weights and y four results,
+ * Along one axis F(m, 3) computes m results y from m + 2 sources d and three weights g by m + 2 products,
  *
  *     y = A^T ((G g) * (B^T d))
  *
- * and in two dimensions each matrix is applied to columns and rows. The matrices interpolate at the points 0, +-3/4,
- * +-3/2 and infinity: exact in binary as 0, +-1, +-2 are, with half their rounding error, because powers stay near 1.
+ * and in two dimensions each matrix is applied to columns and rows: F(4x4, 3x3) takes 36 products for 16 results in
+ * place of 144. The matrices interpolate at the points +-3/4, +-3/2, infinity and 0: exact in binary as 0, +-1, +-2
+ * are, with half their rounding error, because powers stay near 1.
  *
- * A plane is one of the 36 elements of a transformed tile; planes lie `plane` floats apart. All functions write `=`. */
+ * F(m, 3) uses the first m + 2 points of that list, m = 3 or 4, and all its factors that depend on which points are
+ * there sit in B^T. So G g is the same for both, and tiles of 4 and of 3 results share transformed weights: 7 results
+ * are a tile of 4 and one of 3, by 11 products in place of 12.
+ *
+ * A plane is one product of a transformed tile, numbered row by row: of m x k results, (m + 2)(k + 2) planes are in use
+ * among 6 x 6. Channels of a tile lie in panels of two vectors; a transform fills the last vector up with zeros. All
+ * functions write `=` unless they say otherwise. */
 #ifndef CNN_UKERNELS_WINOGRAD_H
 #define CNN_UKERNELS_WINOGRAD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#define CNN_WINOGRAD_MOST 4   /* results of a tile along an axis */
+#define CNN_WINOGRAD_WINDOW 6 /* sources of such a tile, and points */
 #define CNN_WINOGRAD_PLANES 36
 
-/* What becomes of a tile's results: to = activation(results + bias + addend), where the activation is a clamp to
- * [low, high] that keeps NaN; the infinities where there is none. */
+/* Where a tile's planes lie. Those of the last row or column of points hold only the tiles that use these points, so
+ * that a tile has four places: (last row ? 2 : 0) + (last column ? 1 : 0). */
+typedef struct cnn_winograd_planes {
+    float *place[4];
+    int64_t stride; /* from plane to plane */
+    int64_t panel;  /* from panel to panel of channels */
+} cnn_winograd_planes;
+
+/* What becomes of a tile's results: to = activation(results + bias + addend), where the activation, if it `clamps`,
+ * is a clamp to [low, high] that keeps NaN; else low and high are the infinities. */
 typedef struct cnn_winograd_store {
-    int rows, columns;                 /* how many of them are wanted */
+    int rows, columns;                 /* how many results are wanted */
     int64_t row_stride, column_stride; /* of `to` and `addend` */
     float *to;
     const float *addend, *bias; /* NULL where there is none */
+    bool clamps;
     float low, high;
 } cnn_winograd_store;
 
 struct cnn_winograd_kernels {
-    /* B^T d B: to[i * plane + c] from pixel[6 * row + column][c], c < channels. */
-    void (*src)(const float *const pixel[36], int64_t channels, float *to, int64_t plane);
+    /* B^T d B of a tile of rows x columns results: from pixel[(columns + 2) * row + column][c], c < channels. */
+    void (*src)(int rows, int columns, const float *const *pixel, int64_t channels, const cnn_winograd_planes *to);
 
-    /* A dy A^T: from pixel[4 * row + column][c], for the gradient of the weights. Channels are written in panels of two
-     * vectors, `panel` floats apart, zero beyond the channels up to the end of a vector. */
-    void (*diff_dst)(const float *const pixel[16], int64_t channels, float *to, int64_t plane, int64_t panel);
+    /* A dy A^T, for the gradient of the weights: from pixel[columns * row + column][c]. */
+    void (*diff_dst)(int rows, int columns, const float *const *pixel, int64_t channels, const cnn_winograd_planes *to);
 
-    /* A^T m A: from[i * plane + c], c < channels, to store->to[row * row_stride + column * column_stride + c]. */
-    void (*dst)(const float *from, int64_t plane, int channels, const cnn_winograd_store *store);
+    /* A^T m A of a tile of rows x columns results, to store->to[row * row_stride + column * column_stride + c]. */
+    void (*dst)(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,
+                const cnn_winograd_store *store);
 
-    /* G g G^T for `channels` filters side by side: g[9][channels] dense, to[i * plane + c]. */
-    void (*weights)(const float *g, int64_t channels, float *to, int64_t plane);
+    /* One row of the points of G g G^T for `count` times `channels` filters: from g[filter][9][channels], dense,
+     * `channels` whole vectors, to to[point * plane + filter * channels + c]. */
+    void (*weights)(int row, int64_t count, const float *g, int channels, float *to, int64_t plane);
 
-    /* G^T s G: g[9][channels] dense from from[i * plane + c]: the gradient of the weights from the sums of products. */
+    /* G^T s G: g[9][channels] dense from from[i * plane + c]: the gradient of the weights from the sums. */
     void (*diff_weights)(const float *from, int64_t plane, int64_t channels, float *g);
+
+    /* m[t * m_stride + o] = (or, with `add`, +=) sum over c < ic of v[t * v_stride + c] * u[c][o] for o < `vectors`
+     * vectors, 1 or 2; u is dense. Fetches `ahead` floats behind `next`, which it does not read, for the product after it. */
+    void (*product)(int64_t tiles, int64_t ic, const float *v, int64_t v_stride, const float *u, int vectors, bool add,
+                    float *m, int64_t m_stride, const float *next, int64_t ahead);
+
+    /* sums[r * stride + o] = (or, with `add`, +=) sum over tiles t of v[t][r] * d[t][o] for r < height, o < `vectors`
+     * vectors; v and d have rows of two vectors. */
+    void (*outer)(int64_t tiles, int height, const float *v, const float *d, int vectors, bool add, int64_t stride,
+                  float *sums);
 };
 
 #endif

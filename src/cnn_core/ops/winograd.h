@@ -1,0 +1,53 @@
+/* Winograd convolution as its files share it: conv_winograd.c, winograd_pass.c, winograd_gradient.c, winograd_weights.c. */
+#ifndef CNN_OPS_WINOGRAD_H
+#define CNN_OPS_WINOGRAD_H
+
+#include "ops/conv_tiling.h"
+#include "ops/winograd_tiles.h"
+
+/* Transformed weights, [planes][panels][in channels][panel row] for some panels and some in channels. (winograd_weights.c) */
+typedef struct cnn_winograd_weights {
+    float *data;
+    int64_t plane;       /* floats from plane to plane */
+    int64_t first_panel; /* the first that it holds */
+    int64_t first, count; /* in channels */
+} cnn_winograd_weights;
+
+/* The weights of a pass as it sees them: backward data reads the kernel from its other end, in and out exchanged. */
+typedef struct cnn_winograd_filters {
+    const float *data;
+    int64_t out_stride, in_stride, row_stride, column_stride;
+    bool turned;
+} cnn_winograd_filters;
+
+cnn_winograd_filters cnn_winograd_filters_of(const cnn_conv_call *call);
+
+/* All weights of a pass, in `memory`. */
+cnn_winograd_weights cnn_winograd_all_weights(const cnn_winograd_tiles *tiles, const cnn_conv_panels *panels,
+                                              const void *memory);
+size_t cnn_winograd_weights_bytes(const cnn_winograd_tiles *tiles, const cnn_conv_panels *panels);
+/* One panel of them, in channels [first, first + count). */
+void cnn_winograd_make_panel(const cnn_kernels *kernels, const cnn_conv_panels *panels,
+                             const cnn_winograd_filters *filters, int64_t panel, int64_t first, int64_t count,
+                             const cnn_winograd_weights *to);
+/* All of them, on some threads. */
+void cnn_winograd_make_weights(const cnn_conv_call *call, const cnn_winograd_tiles *tiles, const cnn_conv_panels *panels,
+                               const cnn_winograd_weights *to);
+
+static inline float *cnn_winograd_weights_at(const cnn_winograd_weights *w, const cnn_conv_panels *panels, int64_t plane,
+                                             int64_t panel, int64_t c)
+{
+    return w->data + plane * w->plane + (panel - w->first_panel) * panels->width * w->count +
+           (c - w->first) * cnn_conv_panel_row(panels, panel);
+}
+
+/* Forward and backward data. (winograd_pass.c) */
+size_t cnn_winograd_pass_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels,
+                                   int32_t threads);
+void cnn_winograd_run_pass(const cnn_conv_call *call);
+
+/* The gradient of the weights. (winograd_gradient.c) */
+size_t cnn_winograd_gradient_workspace(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads);
+void cnn_winograd_run_gradient(const cnn_conv_call *call);
+
+#endif

@@ -1,0 +1,183 @@
+/* The gradient of the weights by Winograd: the transpose of forward. Sources (V) and gradients of the results (D) are
+ * transformed; every plane sums the outer products of its tiles; the sums go through G^T s G.
+ *
+ * Tiles are taken in chunks whose V and D stay in the last-level cache: all of a chunk's are transformed, then each
+ * task multiplies one plane, and adds to its sums. Where one chunk holds all tiles and the sums would be larger than it,
+ * a task takes a block of the weights through all planes instead, and its sums never leave its cache. */
+#include "ops/conv_geometry.h"
+#include "ops/winograd.h"
+
+typedef struct gradient_plan {
+    cnn_winograd_tiles tiles;
+    cnn_conv_panels in, out; /* of V and of D */
+    int64_t chunks, chunk_tiles;
+    int64_t v_plane, d_plane;          /* floats from plane to plane */
+    bool by_blocks;                    /* a task is a block of weights; else a plane */
+    int64_t in_blocks, out_blocks;     /* in which the panels are cut: 1 where a task is a plane */
+    int64_t sums_row, sums_plane;      /* floats from in channel to in channel, from plane to plane */
+    size_t zero_bytes, v_bytes, d_bytes, sums_bytes;
+    size_t block_bytes, filter_bytes; /* of one thread: sums, filters */
+} gradient_plan;
+
+#define CHUNK_BYTES (6 << 20) /* of V and D: a share of the last-level cache */
+#define LEAST_CHUNK 128       /* tiles: the sums are read and written once for each chunk */
+#define BLOCK_CHANNELS 64     /* on either side of a block, whose sums fill half of the second-level cache */
+
+static gradient_plan plan_gradient(const cnn_conv *conv, const cnn_kernels *kernels)
+{
+    gradient_plan plan = {.tiles = cnn_winograd_tiles_of(conv, CNN_CONV_BACKWARD_WEIGHTS)};
+    const cnn_winograd_tiles *t = &plan.tiles;
+    plan.in = cnn_conv_panels_of(t->ic, kernels);
+    plan.out = cnn_conv_panels_of(t->oc, kernels);
+    const int64_t width = plan.in.width, v_row = plan.in.count * width, d_row = plan.out.count * width;
+    const int64_t fitting = CHUNK_BYTES / (CNN_WINOGRAD_PLANES * (int64_t)sizeof(float)) / (v_row + d_row);
+    plan.chunks = cnn_ceil_div(t->count, cnn_max_i64(fitting, LEAST_CHUNK));
+    plan.chunk_tiles = cnn_ceil_div(t->count, plan.chunks);
+    plan.v_plane = cnn_winograd_stride(plan.chunk_tiles * v_row);
+    plan.d_plane = cnn_winograd_stride(plan.chunk_tiles * d_row);
+    plan.v_bytes = cnn_winograd_bytes(plan.chunk_tiles * v_row);
+    plan.d_bytes = cnn_winograd_bytes(plan.chunk_tiles * d_row);
+    plan.by_blocks = plan.chunks == 1 && t->ic * plan.out.padded > plan.chunk_tiles * (v_row + d_row);
+    plan.in_blocks = plan.out_blocks = 1;
+    if (plan.by_blocks) {
+        plan.in_blocks = cnn_ceil_div(plan.in.count, cnn_max_i64(BLOCK_CHANNELS / width, 1));
+        plan.out_blocks = cnn_ceil_div(plan.out.count, cnn_max_i64(BLOCK_CHANNELS / width, 1));
+    }
+    plan.sums_row = cnn_ceil_div(plan.out.count, plan.out_blocks) * width;
+    const int64_t sums_rows = cnn_ceil_div(plan.in.count, plan.in_blocks) * width;
+    plan.sums_plane = cnn_winograd_stride(sums_rows * plan.sums_row);
+    *(plan.by_blocks ? &plan.block_bytes : &plan.sums_bytes) =
+        cnn_winograd_bytes(sums_rows * plan.sums_row);
+    plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
+    plan.filter_bytes = cnn_float_bytes(9 * plan.sums_row);
+    return plan;
+}
+
+static size_t thread_bytes(const gradient_plan *plan) { return cnn_size_add(plan->block_bytes, plan->filter_bytes); }
+
+size_t cnn_winograd_gradient_workspace(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads)
+{
+    const gradient_plan plan = plan_gradient(conv, kernels);
+    size_t bytes = cnn_size_add(plan.zero_bytes, cnn_size_add(plan.v_bytes, plan.d_bytes));
+    bytes = cnn_size_add(bytes, plan.sums_bytes);
+    return cnn_size_add(bytes, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
+}
+
+typedef struct gradient_job {
+    const gradient_plan *plan;
+    const cnn_conv_call *call;
+    cnn_winograd_run chunk;
+    const float *zero;
+    float *v, *d; /* [planes][panels][tiles][panel width] */
+    float *sums;  /* [planes][in channels][sums_row], where a task is a plane */
+    char *scratch;
+} gradient_job;
+
+#define TILES_PER_TASK 8
+
+static void transform_tiles(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const gradient_job *job = arg;
+    const gradient_plan *plan = job->plan;
+    const cnn_winograd_tiles *t = &plan->tiles;
+    const struct cnn_winograd_kernels *kernels = &job->call->kernels->winograd;
+    const int64_t end = cnn_min_i64((task + 1) * TILES_PER_TASK, job->chunk.count), width = plan->in.width;
+    for (int64_t i = task * TILES_PER_TASK; i < end; i++) {
+        const float *pixel[CNN_WINOGRAD_PLANES];
+        const cnn_winograd_tile tile = cnn_winograd_tile_at(t, job->chunk.first + i);
+        cnn_winograd_planes to =
+            cnn_winograd_run_planes(&job->chunk, i, job->v, width, plan->v_plane, plan->chunk_tiles * width);
+        cnn_winograd_window(t, &tile, job->call->x, job->zero, pixel);
+        kernels->src(tile.rows, tile.columns, pixel, t->ic, &to);
+        to = cnn_winograd_run_planes(&job->chunk, i, job->d, width, plan->d_plane, plan->chunk_tiles * width);
+        cnn_winograd_results(t, &tile, job->call->y, job->zero, pixel);
+        kernels->diff_dst(tile.rows, tile.columns, pixel, t->oc, &to);
+    }
+}
+
+/* sums = (or, after the first chunk, +=) the products of one plane, for a block of weights. */
+static void multiply(const gradient_job *job, int plane, int64_t in_block, int64_t out_block, float *sums)
+{
+    const gradient_plan *plan = job->plan;
+    const int64_t in_begin = cnn_split(plan->in.count, plan->in_blocks, in_block);
+    const int64_t in_end = cnn_split(plan->in.count, plan->in_blocks, in_block + 1);
+    const int64_t out_begin = cnn_split(plan->out.count, plan->out_blocks, out_block);
+    const int64_t out_end = cnn_split(plan->out.count, plan->out_blocks, out_block + 1);
+    const int64_t width = plan->in.width, panel = plan->chunk_tiles * width;
+    const int64_t tiles = cnn_winograd_run_tiles(&job->chunk, plane);
+    for (int64_t i = in_begin; i < in_end; i++)
+        for (int64_t o = out_begin; o < out_end; o++)
+            job->call->kernels->winograd.outer(
+                tiles, (int)cnn_conv_panel_channels(&plan->in, i), job->v + plane * plan->v_plane + i * panel,
+                job->d + plane * plan->d_plane + o * panel,
+                (int)(cnn_conv_panel_row(&plan->out, o) / plan->out.lanes), job->chunk.first > 0, plan->sums_row,
+                sums + (i - in_begin) * width * plan->sums_row + (o - out_begin) * width);
+}
+
+/* diff_weights += G^T s G for out channels from `first` on of in channel c, whose sums begin at `sums`. */
+static void add_filters(const gradient_job *job, int64_t c, int64_t first, int64_t channels, const float *sums,
+                        float *g)
+{
+    const int64_t *stride = job->call->conv->weights_stride;
+    job->call->kernels->winograd.diff_weights(sums, job->plan->sums_plane, channels, g);
+    float *out = job->call->out + c * stride[1] + first * stride[0];
+    for (int64_t o = 0; o < channels; o++)
+        for (int64_t k = 0; k < 9; k++) out[o * stride[0] + k / 3 * stride[2] + k % 3 * stride[3]] += g[k * channels + o];
+}
+
+static void run_plane(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const gradient_job *job = arg;
+    multiply(job, (int)task, 0, 0, job->sums + task * job->plan->sums_plane);
+}
+
+static void run_filters(void *arg, int64_t task, int32_t thread)
+{
+    const gradient_job *job = arg;
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(job->plan);
+    add_filters(job, task, 0, job->plan->tiles.oc, job->sums + task * job->plan->sums_row,
+                cnn_take(&cursor, job->plan->filter_bytes));
+}
+
+static void run_block(void *arg, int64_t task, int32_t thread)
+{
+    const gradient_job *job = arg;
+    const gradient_plan *plan = job->plan;
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
+    float *sums = cnn_take(&cursor, plan->block_bytes), *g = cnn_take(&cursor, plan->filter_bytes);
+    const int64_t in_block = task / plan->out_blocks, out_block = task % plan->out_blocks;
+    for (int plane = 0; plane < CNN_WINOGRAD_PLANES; plane++)
+        multiply(job, plane, in_block, out_block, sums + plane * plan->sums_plane);
+    const int64_t begin = cnn_split(plan->in.count, plan->in_blocks, in_block) * plan->in.width;
+    const int64_t end = cnn_split(plan->in.count, plan->in_blocks, in_block + 1) * plan->in.width;
+    const int64_t first = cnn_split(plan->out.count, plan->out_blocks, out_block) * plan->out.width;
+    const int64_t last = cnn_split(plan->out.count, plan->out_blocks, out_block + 1) * plan->out.width;
+    for (int64_t c = begin; c < cnn_min_i64(end, plan->tiles.ic); c++)
+        add_filters(job, c, first, cnn_min_i64(last, plan->tiles.oc) - first, sums + (c - begin) * plan->sums_row, g);
+}
+
+void cnn_winograd_run_gradient(const cnn_conv_call *call)
+{
+    const gradient_plan plan = plan_gradient(call->conv, call->kernels);
+    const cnn_winograd_tiles *t = &plan.tiles;
+    char *cursor = call->workspace;
+    gradient_job job = {.plan = &plan, .call = call};
+    job.zero = cnn_conv_zeros(&cursor, cnn_max_i64(t->ic, t->oc));
+    job.v = cnn_take(&cursor, plan.v_bytes);
+    job.d = cnn_take(&cursor, plan.d_bytes);
+    job.sums = cnn_take(&cursor, plan.sums_bytes);
+    job.scratch = cursor;
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);
+    for (int64_t chunk = 0; chunk < plan.chunks; chunk++) {
+        const int64_t first = cnn_split(t->count, plan.chunks, chunk);
+        job.chunk = cnn_winograd_run_of(t, first, cnn_split(t->count, plan.chunks, chunk + 1) - first);
+        cnn_parallel(threads, cnn_ceil_div(job.chunk.count, TILES_PER_TASK), transform_tiles, &job);
+        if (!plan.by_blocks) cnn_parallel(threads, CNN_WINOGRAD_PLANES, run_plane, &job);
+    }
+    if (plan.by_blocks)
+        cnn_parallel(threads, plan.in_blocks * plan.out_blocks, run_block, &job);
+    else
+        cnn_parallel(threads, t->ic, run_filters, &job);
+}

@@ -1,0 +1,361 @@
+/* Forward and backward data by Winograd: backward data is forward over the gradient, with the weights turned around.
+ *
+ * Sources of some tiles are transformed into planes (V); each plane is multiplied by its plane of transformed weights
+ * (U), some panels of output channels at a time; the products (M) are transformed back.
+ *
+ * Where a block of tiles with all its channels fits in the second-level cache, a task transforms it for itself and
+ * multiplies it by all weights, or by its part of them where blocks are few: V and M never leave that cache, and U is read
+ * once for a block. Of more channels a block would hold so few tiles that reading U took longer than the products. Then V
+ * of a chunk of tiles is made first and shared, in the last-level cache, and a task multiplies a block of it by a panel.
+ *
+ * Where one block is all there is, each transformed weight is used by one task alone, which makes it just before, a few in
+ * channels at a time, unless weights come packed. */
+#include "ops/winograd.h"
+
+#include <math.h>
+
+#include "ops/conv_geometry.h"
+#include "simd/inline.h"
+
+typedef struct pass_plan {
+    cnn_winograd_tiles tiles;
+    cnn_conv_panels panels;
+    bool shared;                 /* V is */
+    int64_t chunks, chunk_tiles; /* for which V is made at a time, the most of them; where V is not shared: blocks */
+    int64_t block_tiles;         /* the most of a task */
+    int64_t group, groups;       /* panels that are multiplied at a time; such groups */
+    int64_t parts;               /* in which the groups are cut, where V is not shared */
+    bool late_weights;           /* a task transforms the weights that it needs; else they are there before */
+    int64_t ic_block;            /* in channels that are multiplied at a time */
+    int64_t v_row, m_row;        /* floats of a tile in a plane */
+    int64_t v_plane, m_plane;    /* floats from plane to plane */
+    size_t zero_bytes, weights_bytes, shared_bytes;
+    size_t v_bytes, m_bytes, u_bytes; /* of one thread */
+} pass_plan;
+
+/* Measured: docs/convolution.md. */
+#define BLOCK_BYTES (1000 << 10) /* of V and M of a block */
+#define MOST_TILES 48            /* of a block */
+#define LEAST_TILES 20           /* a block of fewer is not worth reading U for */
+#define LEAST_TASKS 8
+#define GROUP_CHANNELS 64
+#define SHARED_BYTES (12 << 20) /* of V of a chunk */
+#define SHARED_TILES 64         /* of a block of it */
+#define SHARED_CHANNELS 32
+#define IC_BLOCK 256
+#define LATE_IC_BLOCK 64
+
+static int64_t panels_in(int64_t channels, const cnn_conv_panels *panels)
+{
+    return cnn_min_i64(panels->count, cnn_max_i64(channels / panels->width, 1));
+}
+
+static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    pass_plan plan = {.tiles = cnn_winograd_tiles_of(conv, pass)};
+    const cnn_winograd_tiles *t = &plan.tiles;
+    plan.panels = cnn_conv_panels_of(t->oc, kernels);
+    plan.v_row = cnn_round_up(t->ic, plan.panels.lanes);
+    plan.group = panels_in(GROUP_CHANNELS, &plan.panels);
+    const int64_t tile_bytes = CNN_WINOGRAD_PLANES * (int64_t)sizeof(float);
+    const int64_t fitting = BLOCK_BYTES / tile_bytes / (plan.v_row + plan.group * plan.panels.width);
+    plan.shared = fitting < LEAST_TILES;
+    if (plan.shared) {
+        plan.chunks = cnn_ceil_div(t->count, cnn_max_i64(SHARED_BYTES / tile_bytes / plan.v_row, SHARED_TILES));
+        plan.chunk_tiles = cnn_ceil_div(t->count, plan.chunks);
+        plan.block_tiles = cnn_ceil_div(plan.chunk_tiles, cnn_ceil_div(plan.chunk_tiles, SHARED_TILES));
+        plan.group = panels_in(SHARED_CHANNELS, &plan.panels);
+    } else {
+        plan.chunks = cnn_ceil_div(t->count, cnn_min_i64(fitting, MOST_TILES));
+        plan.chunk_tiles = plan.block_tiles = cnn_ceil_div(t->count, plan.chunks);
+        if (plan.chunks < LEAST_TASKS) plan.group = 1;
+    }
+    plan.groups = cnn_ceil_div(plan.panels.count, plan.group);
+    plan.parts = plan.shared ? 1 : cnn_min_i64(plan.groups, cnn_ceil_div(LEAST_TASKS, plan.chunks));
+    plan.late_weights = !conv->packed && plan.block_tiles == t->count;
+    plan.ic_block = cnn_min_i64(t->ic, plan.late_weights ? LATE_IC_BLOCK : IC_BLOCK);
+    plan.m_row = plan.group * plan.panels.width;
+    plan.v_plane = cnn_winograd_stride(plan.chunk_tiles * plan.v_row);
+    plan.m_plane = cnn_winograd_stride(plan.block_tiles * plan.m_row);
+    plan.zero_bytes = cnn_float_bytes(t->ic);
+    if (!conv->packed && !plan.late_weights) plan.weights_bytes = cnn_winograd_weights_bytes(t, &plan.panels);
+    *(plan.shared ? &plan.shared_bytes : &plan.v_bytes) = cnn_winograd_bytes(plan.chunk_tiles * plan.v_row);
+    plan.m_bytes = cnn_winograd_bytes(plan.block_tiles * plan.m_row);
+    if (plan.late_weights) plan.u_bytes = cnn_winograd_bytes(plan.ic_block * plan.m_row);
+    return plan;
+}
+
+static size_t thread_bytes(const pass_plan *plan)
+{
+    return cnn_size_add(cnn_size_add(plan->v_bytes, plan->m_bytes), plan->u_bytes);
+}
+
+size_t cnn_winograd_pass_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
+{
+    const pass_plan plan = plan_pass(conv, pass, kernels);
+    const size_t common = cnn_size_add(cnn_size_add(plan.zero_bytes, plan.weights_bytes), plan.shared_bytes);
+    return cnn_size_add(common, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
+}
+
+typedef struct pass_job {
+    const pass_plan *plan;
+    const cnn_conv_call *call;
+    const float *src, *zero;
+    cnn_winograd_weights weights; /* where they are there before */
+    cnn_winograd_run chunk;       /* whose V is shared */
+    float *v;
+    char *scratch;
+    bool clamps;
+    float low, high;                                   /* the clamp that the activation is, or none */
+    const struct cnn_activation_attributes *finishing; /* an activation that is no clamp, or NULL */
+} pass_job;
+
+static void set_activation(pass_job *job, const struct cnn_activation_attributes *activation)
+{
+    job->low = -INFINITY;
+    job->high = INFINITY;
+    if (activation == NULL) return;
+    switch (activation->kind) {
+    case CNN_RELU6: job->high = 6.0f; /* fall through */
+    case CNN_RELU: job->low = 0.0f; break;
+    default: job->finishing = activation; break;
+    }
+    job->clamps = job->finishing == NULL;
+}
+
+/* V of the run's tiles [begin, end). */
+static void transform_tiles(const pass_job *job, const cnn_winograd_run *run, int64_t begin, int64_t end, float *v)
+{
+    const pass_plan *plan = job->plan;
+    for (int64_t i = begin; i < end; i++) {
+        const float *pixel[CNN_WINOGRAD_PLANES];
+        const cnn_winograd_tile tile = cnn_winograd_tile_at(&plan->tiles, run->first + i);
+        const cnn_winograd_planes to =
+            cnn_winograd_run_planes(run, i, v, plan->v_row, plan->v_plane, plan->panels.width);
+        cnn_winograd_window(&plan->tiles, &tile, job->src, job->zero, pixel);
+        job->call->kernels->winograd.src(tile.rows, tile.columns, pixel, plan->tiles.ic, &to);
+    }
+}
+
+#define TILES_PER_TASK 4
+#define LINE 16 /* floats in a line of cache */
+
+static void transform_some(void *arg, int64_t task, int32_t thread)
+{
+    (void)thread;
+    const pass_job *job = arg;
+    transform_tiles(job, &job->chunk, task * TILES_PER_TASK, cnn_min_i64((task + 1) * TILES_PER_TASK, job->chunk.count),
+                    job->v);
+}
+
+/* Pixels of a run of tiles that will soon be read or written, fetched little by little while others are multiplied: a
+ * row of a tile's at a time, in some channels. */
+typedef struct fetcher {
+    const cnn_winograd_run *run; /* NULL: nothing */
+    int64_t h, w, width;         /* of the images; their channels */
+    const float *images;         /* from the first of the channels */
+    int64_t channels;
+    int64_t done; /* rows of pixels */
+    cnn_winograd_tile tile;
+} fetcher;
+
+/* Part number `part` of `parts`. */
+static void fetch(fetcher *f, int64_t part, int64_t parts)
+{
+    if (f->run == NULL) return;
+    const int64_t end = f->run->count * CNN_WINOGRAD_MOST * (part + 1) / parts;
+    for (; f->done < end; f->done++) {
+        const int64_t r = f->done % CNN_WINOGRAD_MOST;
+        if (r == 0) f->tile = cnn_winograd_tile_at(f->run->tiles, f->run->first + f->done / CNN_WINOGRAD_MOST);
+        if (r >= f->tile.rows || f->tile.y + r >= f->h) continue;
+        const float *row = f->images + ((f->tile.image * f->h + f->tile.y + r) * f->w + f->tile.x) * f->width;
+        const int64_t pixels = cnn_min_i64(f->tile.columns, f->w - f->tile.x);
+        for (int64_t s = 0; s < pixels; s++)
+            for (int64_t c = 0; c < f->channels; c += LINE) VF_PREFETCH(row + s * f->width + c);
+    }
+}
+
+/* Some in channels and some panels. */
+typedef struct range {
+    int64_t first, last; /* in channels */
+    int64_t begin, end;  /* panels */
+} range;
+
+/* M = (or, after the first in channels, +=) V U of a run, whose V lies among that of `in`. */
+static void multiply(const pass_job *job, const cnn_winograd_run *in, const float *v, const cnn_winograd_run *run,
+                     const cnn_winograd_weights *u, const range *at, float *m, fetcher *src, fetcher *dst)
+{
+    const pass_plan *plan = job->plan;
+    const cnn_conv_panels *panels = &plan->panels;
+    const int64_t ic = at->last - at->first, count = at->end - at->begin;
+    for (int plane = 0; plane < CNN_WINOGRAD_PLANES; plane++) {
+        const int place = cnn_winograd_place(plane);
+        const float *rows =
+            v + plane * plan->v_plane + (run->before[place] - in->before[place]) * plan->v_row + at->first;
+        const int64_t tiles = cnn_winograd_run_tiles(run, plane);
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t part = plane * count + i, parts = CNN_WINOGRAD_PLANES * count, panel = at->begin + i;
+            fetch(src, part, parts);
+            fetch(dst, part, parts);
+            const bool more = part + 1 < parts, same = i + 1 < count;
+            const float *next = !more ? NULL
+                                : same ? cnn_winograd_weights_at(u, panels, plane, panel + 1, at->first)
+                                       : cnn_winograd_weights_at(u, panels, plane + 1, at->begin, at->first);
+            job->call->kernels->winograd.product(
+                tiles, ic, rows, plan->v_row, cnn_winograd_weights_at(u, panels, plane, panel, at->first),
+                (int)(cnn_conv_panel_row(panels, panel) / panels->lanes), at->first > 0,
+                m + plane * plan->m_plane + i * panels->width, plan->m_row, next, more ? ic * panels->width : 0);
+        }
+    }
+}
+
+static void finish(const pass_job *job, const cnn_winograd_store *store, int64_t channels)
+{
+    const struct cnn_activation_attributes *a = job->finishing;
+    cnn_activation_forward_fn *const apply = job->call->kernels->activation.forward[a->kind];
+    for (int r = 0; r < store->rows; r++)
+        for (int s = 0; s < store->columns; s++) {
+            float *to = store->to + r * store->row_stride + s * store->column_stride;
+            apply(channels, to, to, (float)a->alpha, (float)a->beta);
+        }
+}
+
+/* The results of a run in the channels of panels [begin, end). */
+static void store_tiles(const pass_job *job, const cnn_winograd_run *run, int64_t begin, int64_t end, float *m)
+{
+    const pass_plan *plan = job->plan;
+    const cnn_winograd_tiles *t = &plan->tiles;
+    const int64_t channel = begin * plan->panels.width;
+    const int64_t channels = cnn_min_i64(end * plan->panels.width, t->oc) - channel;
+    cnn_winograd_store store = {.row_stride = t->cols.dst * t->oc,
+                                .column_stride = t->oc,
+                                .bias = job->call->bias == NULL ? NULL : job->call->bias + channel,
+                                .clamps = job->clamps,
+                                .low = job->low,
+                                .high = job->high};
+    for (int64_t i = 0; i < run->count; i++) {
+        const cnn_winograd_tile tile = cnn_winograd_tile_at(t, run->first + i);
+        const cnn_winograd_planes from =
+            cnn_winograd_run_planes(run, i, m, plan->m_row, plan->m_plane, plan->panels.width);
+        const int64_t at = ((tile.image * t->rows.dst + tile.y) * t->cols.dst + tile.x) * t->oc + channel;
+        store.rows = tile.inside_rows;
+        store.columns = tile.inside_columns;
+        store.to = job->call->out + at;
+        store.addend = job->call->addend == NULL ? NULL : job->call->addend + at;
+        job->call->kernels->winograd.dst(tile.rows, tile.columns, &from, channels, &store);
+        if (job->finishing != NULL) finish(job, &store, channels);
+    }
+}
+
+/* One group of panels for a run, whose V lies among that of `in`; fetches the pixels of `src` meanwhile. */
+static void run_group(const pass_job *job, const cnn_winograd_run *in, const float *v, const cnn_winograd_run *run,
+                      int64_t group, char *cursor, fetcher *src)
+{
+    const pass_plan *plan = job->plan;
+    const cnn_winograd_tiles *t = &plan->tiles;
+    const int64_t parts = cnn_ceil_div(t->ic, plan->ic_block);
+    range at = {.begin = cnn_split(plan->panels.count, plan->groups, group),
+                .end = cnn_split(plan->panels.count, plan->groups, group + 1)};
+    float *m = cnn_take(&cursor, plan->m_bytes), *late = cnn_take(&cursor, plan->u_bytes);
+    const cnn_winograd_filters filters = cnn_winograd_filters_of(job->call);
+    fetcher none = {.run = NULL}, dst = {.run = run,
+                                         .h = t->rows.dst,
+                                         .w = t->cols.dst,
+                                         .width = t->oc,
+                                         .images = job->call->out + at.begin * plan->panels.width,
+                                         .channels = cnn_min_i64(at.end * plan->panels.width, t->oc) -
+                                                     at.begin * plan->panels.width};
+    for (int64_t part = 0; part < parts; part++) {
+        at.first = cnn_split(t->ic, parts, part);
+        at.last = cnn_split(t->ic, parts, part + 1);
+        cnn_winograd_weights u = job->weights;
+        if (plan->late_weights) {
+            u = (cnn_winograd_weights){late, cnn_winograd_stride(plan->ic_block * plan->m_row), at.begin, at.first,
+                                       at.last - at.first};
+            for (int64_t panel = at.begin; panel < at.end; panel++)
+                cnn_winograd_make_panel(job->call->kernels, &plan->panels, &filters, panel, at.first,
+                                        at.last - at.first, &u);
+        }
+        multiply(job, in, v, run, &u, &at, m, part == 0 ? src : &none, part + 1 == parts ? &dst : &none);
+    }
+    store_tiles(job, run, at.begin, at.end, m);
+}
+
+/* A block of the shared chunk, and a group of panels. */
+static void run_shared(void *arg, int64_t task, int32_t thread)
+{
+    const pass_job *job = arg;
+    const pass_plan *plan = job->plan;
+    const int64_t blocks = cnn_ceil_div(job->chunk.count, plan->block_tiles), block = task % blocks;
+    const int64_t first = cnn_split(job->chunk.count, blocks, block);
+    const cnn_winograd_run run = cnn_winograd_run_of(&plan->tiles, job->chunk.first + first,
+                                                     cnn_split(job->chunk.count, blocks, block + 1) - first);
+    fetcher none = {.run = NULL};
+    run_group(job, &job->chunk, job->v, &run, task / blocks, job->scratch + (size_t)thread * thread_bytes(plan), &none);
+}
+
+static cnn_winograd_run block_at(const pass_plan *plan, int64_t index)
+{
+    const int64_t first = cnn_split(plan->tiles.count, plan->chunks, index);
+    return cnn_winograd_run_of(&plan->tiles, first, cnn_split(plan->tiles.count, plan->chunks, index + 1) - first);
+}
+
+/* A block, from its sources to its results, in some groups of panels. */
+static void run_block(void *arg, int64_t task, int32_t thread)
+{
+    const pass_job *job = arg;
+    const pass_plan *plan = job->plan;
+    const cnn_winograd_tiles *t = &plan->tiles;
+    const int64_t index = task / plan->parts, part = task % plan->parts;
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
+    float *v = cnn_take(&cursor, plan->v_bytes);
+    const cnn_winograd_run run = block_at(plan, index);
+    transform_tiles(job, &run, 0, run.count, v);
+
+    cnn_winograd_run next = {0};
+    fetcher src = {.run = NULL};
+    if (plan->parts == 1 && index + 1 < plan->chunks) { /* most likely this thread's next task */
+        next = block_at(plan, index + 1);
+        src = (fetcher){.run = &next,
+                        .h = t->rows.src,
+                        .w = t->cols.src,
+                        .width = t->ic,
+                        .images = job->src,
+                        .channels = t->ic};
+    }
+    const int64_t end = cnn_split(plan->groups, plan->parts, part + 1);
+    for (int64_t group = cnn_split(plan->groups, plan->parts, part); group < end; group++)
+        run_group(job, &run, v, &run, group, cursor, &src);
+}
+
+void cnn_winograd_run_pass(const cnn_conv_call *call)
+{
+    const pass_plan plan = plan_pass(call->conv, call->pass, call->kernels);
+    const cnn_winograd_tiles *t = &plan.tiles;
+    char *cursor = call->workspace;
+    pass_job job = {
+        .plan = &plan,
+        .call = call,
+        .src = call->pass == CNN_CONV_BACKWARD_DATA ? call->y : call->x,
+        .zero = cnn_conv_zeros(&cursor, t->ic),
+    };
+    set_activation(&job, call->activation);
+    if (call->packed != NULL) {
+        job.weights = cnn_winograd_all_weights(t, &plan.panels, call->packed);
+    } else if (!plan.late_weights) {
+        job.weights = cnn_winograd_all_weights(t, &plan.panels, cnn_take(&cursor, plan.weights_bytes));
+        cnn_winograd_make_weights(call, t, &plan.panels, &job.weights);
+    }
+    job.v = cnn_take(&cursor, plan.shared_bytes);
+    job.scratch = cursor;
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);
+    if (!plan.shared) {
+        cnn_parallel(threads, plan.chunks * plan.parts, run_block, &job);
+        return;
+    }
+    for (int64_t chunk = 0; chunk < plan.chunks; chunk++) {
+        job.chunk = block_at(&plan, chunk);
+        cnn_parallel(threads, cnn_ceil_div(job.chunk.count, TILES_PER_TASK), transform_some, &job);
+        cnn_parallel(threads, plan.groups * cnn_ceil_div(job.chunk.count, plan.block_tiles), run_shared, &job);
+    }
+}

@@ -1,0 +1,71 @@
+/* The tiles that a Winograd convolution cuts an image into.
+ *
+ * Tiles of 4x4 results. Along an axis that 4 does not divide, some tiles have 3 results and take one product less:
+ * 7 = 4 + 3, 14 = 4 + 4 + 3 + 3. The last may reach beyond the image. */
+#ifndef CNN_OPS_WINOGRAD_TILES_H
+#define CNN_OPS_WINOGRAD_TILES_H
+
+#include "ops/conv.h"
+
+typedef struct cnn_winograd_axis {
+    int64_t tiles, big; /* the first `big` tiles have 4 results, the others 3 */
+    int64_t src, dst;   /* pixels */
+    int64_t before;     /* a tile's window begins so much before its results */
+} cnn_winograd_axis;
+
+/* The tiles of a pass, numbered over images, rows and columns. */
+typedef struct cnn_winograd_tiles {
+    cnn_winograd_axis rows, cols;
+    int64_t count;
+    int64_t ic, oc; /* of src and dst */
+} cnn_winograd_tiles;
+
+cnn_winograd_tiles cnn_winograd_tiles_of(const cnn_conv *conv, cnn_conv_pass pass);
+
+/* One tile: its results, and how many of them lie inside the image. */
+typedef struct cnn_winograd_tile {
+    int rows, columns, inside_rows, inside_columns;
+    int64_t image, y, x; /* of its first result */
+} cnn_winograd_tile;
+
+cnn_winograd_tile cnn_winograd_tile_at(const cnn_winograd_tiles *tiles, int64_t index);
+
+/* The src pixels that a tile sees; `zero` outside the image. */
+void cnn_winograd_window(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *src,
+                         const float *zero, const float *pixel[CNN_WINOGRAD_PLANES]);
+/* The pixels of dst that are a tile's results; `zero` outside the image. */
+void cnn_winograd_results(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *dst,
+                          const float *zero, const float *pixel[CNN_WINOGRAD_PLANES]);
+
+/* A run of tiles, and how they lie in planes: the last row and column of points hold big tiles only, packed. */
+typedef struct cnn_winograd_run {
+    const cnn_winograd_tiles *tiles;
+    int64_t first, count;
+    int64_t before[4]; /* tiles of all before the run, by place (cnn_winograd_planes) */
+} cnn_winograd_run;
+
+cnn_winograd_run cnn_winograd_run_of(const cnn_winograd_tiles *tiles, int64_t first, int64_t count);
+/* At which of a tile's places (cnn_winograd_planes) a plane lies. */
+static inline int cnn_winograd_place(int64_t plane)
+{
+    const int64_t last = CNN_WINOGRAD_WINDOW - 1;
+    return 2 * (plane / CNN_WINOGRAD_WINDOW == last) + (plane % CNN_WINOGRAD_WINDOW == last);
+}
+
+/* Tiles of the run that plane p holds. */
+int64_t cnn_winograd_run_tiles(const cnn_winograd_run *run, int64_t plane);
+/* The places of a tile in planes whose rows are `row` floats apart. */
+cnn_winograd_planes cnn_winograd_run_planes(const cnn_winograd_run *run, int64_t index, float *planes, int64_t row,
+                                            int64_t stride, int64_t panel);
+
+/* A distance of planes of so many floats: an odd number of cache lines, so that one tile's planes do not all meet in
+ * one set of the caches. */
+static inline int64_t cnn_winograd_stride(int64_t floats) { return ((floats + 15) / 16 | 1) * 16; }
+
+/* Bytes of all planes of so many floats each. */
+static inline size_t cnn_winograd_bytes(int64_t floats)
+{
+    return cnn_size_align(cnn_size_mul(CNN_WINOGRAD_PLANES * sizeof(float), (size_t)cnn_winograd_stride(floats)));
+}
+
+#endif
