@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 
+#include "base/memory.h"
 #include "base/status.h"
 #include "thread/backend.h"
 #include "thread/count.h"
@@ -45,27 +46,43 @@ int32_t cnn_useful_threads(int32_t threads, double work)
     return most < 2.0 ? 1 : (most < (double)threads ? (int32_t)most : threads);
 }
 
+#define MOST_SHARES 64
+
+/* Tasks are cut into shares, one for each of the first participants, in order: what neighbouring tasks read and write stays
+ * in one core's caches, from one region to the next too. Who is done with a share helps with the others. */
 typedef struct region {
     int64_t tasks;
     cnn_task_fn *fn;
     void *arg;
-    _Atomic int64_t next; /* the first task that nobody has taken */
+    int32_t shares;
+    struct {
+        _Alignas(64) _Atomic int64_t next; /* the first task of the share that nobody has taken */
+    } share[MOST_SHARES];
 } region;
 
 static void take_part(void *arg, int32_t participant)
 {
     region *r = arg;
     const cnn_float_control control = cnn_flush_denormals();
-    int64_t task;
-    while ((task = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed)) < r->tasks)
-        r->fn(r->arg, task, participant);
+    for (int32_t i = 0; i < r->shares; i++) {
+        const int32_t share = (participant + i) % r->shares;
+        const int64_t end = cnn_split(r->tasks, r->shares, share + 1);
+        int64_t task;
+        while ((task = atomic_fetch_add_explicit(&r->share[share].next, 1, memory_order_relaxed)) < end)
+            r->fn(r->arg, task, participant);
+    }
     cnn_restore_denormals(control);
 }
 
 void cnn_parallel(int32_t threads, int64_t tasks, cnn_task_fn *fn, void *arg)
 {
-    region r = {.tasks = tasks, .fn = fn, .arg = arg};
     const int32_t participants = tasks < threads ? (int32_t)tasks : threads;
+    region r;
+    r.tasks = tasks;
+    r.fn = fn;
+    r.arg = arg;
+    r.shares = participants < 1 ? 1 : participants < MOST_SHARES ? participants : MOST_SHARES;
+    for (int32_t i = 0; i < r.shares; i++) atomic_init(&r.share[i].next, cnn_split(tasks, r.shares, i));
 #if defined(CNN_THREADS_OPENMP) || defined(CNN_THREADS_POOL)
     if (participants > 1) {
         cnn_backend_run(participants, take_part, &r);
