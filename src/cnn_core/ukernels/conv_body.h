@@ -46,7 +46,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     for (int r = 0; r < rows; r++) {
         const int64_t pixel = first + rows + r < block->pixels ? first + rows + r : block->pixels - 1;
         next[r] = block->src[pixel] + block->channel;
-        for (int v = 0; v < vectors; v++) VF_PREFETCH_WRITE(block->dst[pixel] + offset + v * VF_WIDTH);
+        for (int v = 0; v < vectors; v++) VF_FETCH_WRITE(block->dst[pixel] + offset + v * VF_WIDTH);
     }
     for (int64_t t = 0; t < block->taps; t++) {
         const float *x[CNN_CONV_ROWS];
@@ -54,7 +54,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
         for (int64_t begin = 0, end; begin < ic; begin = end) {
             end = begin + CONV_LINE < ic ? begin + CONV_LINE : ic;
             if (fetches)
-                for (int r = 0; r < rows; r++) VF_PREFETCH(next[r] + begin);
+                for (int r = 0; r < rows; r++) VF_FETCH(next[r] + begin);
             for (int64_t c = begin; c < end; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];

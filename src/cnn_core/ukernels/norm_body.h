@@ -110,7 +110,7 @@ static void norm_row_forward(const struct cnn_norm_row_forward *arguments)
         const vf xhat = vf_fmadd(vf_sub(norm_load(src + (j), lanes), mean), scale, shift);           \
         const vf y = vf_fmadd(xhat, norm_load(f.weights + (j), lanes), norm_load(f.bias + (j), lanes)); \
         norm_put(dst + (j), y, lanes, f.stream);                                                     \
-        if (f.fetch) VF_FETCH(src + ahead + (j));                                                    \
+        if (f.fetch) VF_FETCH_SOON(src + ahead + (j));                                                    \
     } while (0)
         NORM_FOR_VECTORS(f.n, STEP);
 #undef STEP
@@ -162,8 +162,8 @@ VF_INLINE void norm_row_backward_step(struct cnn_norm_row_backward f, const norm
         const norm_row_numbers row = numbers[k];
         const vf dy = norm_load(f.diff_dst + at, lanes);
         if (f.fetch) {
-            VF_FETCH(f.src + f.rows * f.n + at);
-            VF_FETCH(f.diff_dst + f.rows * f.n + at);
+            VF_FETCH_SOON(f.src + f.rows * f.n + at);
+            VF_FETCH_SOON(f.diff_dst + f.rows * f.n + at);
         }
         const vf xhat = vf_fmadd(vf_sub(norm_load(f.src + at, lanes), row.mean), row.scale, row.shift);
         if (parameters) {

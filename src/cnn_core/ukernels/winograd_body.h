@@ -322,7 +322,7 @@ VF_INLINE void winograd_product_tile(const int rows, const int vectors, int64_t 
 /* Fetches one of several parts of `count` floats. */
 VF_INLINE void winograd_fetch(const float *from, int64_t count, int64_t part, int64_t parts)
 {
-    for (int64_t i = count * part / parts; i < count * (part + 1) / parts; i += WINOGRAD_LINE) VF_PREFETCH(from + i);
+    for (int64_t i = count * part / parts; i < count * (part + 1) / parts; i += WINOGRAD_LINE) VF_FETCH_SOON(from + i);
 }
 
 /* Tiles in register tiles of nearly equal height: one of few rows would wait for its own sums. */
