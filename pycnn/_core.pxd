@@ -177,12 +177,18 @@ cdef extern from "cnn_api.h" nogil:
         CNN_MEMORY_GRADIENTS
         CNN_MEMORY_WORKSPACE
 
+    ctypedef enum cnn_recompute:
+        CNN_RECOMPUTE_CHEAP
+        CNN_RECOMPUTE_NONE
+        CNN_RECOMPUTE_MOST
+
     ctypedef struct cnn_plan_options:
         int32_t backward
         int32_t repeat
         int32_t reference
         int32_t direct
         int32_t threads
+        int32_t recompute
         int32_t final
         const cnn_allocator *allocator
 

@@ -97,6 +97,7 @@ class Graph:
 class Runner:
     has_backward: bool
     bytes: int
+    def bytes_by_kind(self) -> dict[str, int]: ...
     def __init__(
         self,
         graph: Graph,
@@ -107,6 +108,7 @@ class Runner:
         copy: bool = True,
         reference: bool = False,
         winograd: bool = True,
+        recompute: str = "cheap",
     ) -> None: ...
     def bind(self, value: int, data: Array, diff: Array | None = None) -> None: ...
     def forward(self, arrays: tuple[Array, ...], seed: int = 0, call: int = 0) -> list[Array]: ...

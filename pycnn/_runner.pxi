@@ -1,5 +1,8 @@
 # A plan and a context: what runs a graph.
 
+cdef dict RECOMPUTE = {"cheap": CNN_RECOMPUTE_CHEAP, "none": CNN_RECOMPUTE_NONE, "most": CNN_RECOMPUTE_MOST}
+
+
 cdef class Runner:
     """A plan of a graph and a context to run it in.
 
@@ -20,13 +23,14 @@ cdef class Runner:
     cdef readonly bint has_backward
 
     def __cinit__(self, Graph graph, list inputs, list outputs, bint backward=True, bint repeat=True, bint copy=True,
-                  bint reference=False, bint winograd=True):
+                  bint reference=False, bint winograd=True, recompute="cheap"):
         cdef cnn_plan_options options
         memset(&options, 0, sizeof(options))
         options.backward = backward
         options.repeat = repeat
         options.reference = reference
         options.direct = not winograd
+        options.recompute = RECOMPUTE[recompute]
         check(cnn_plan_create(graph.graph, &options, &self.plan))
         check(cnn_context_create(self.plan, &self.context))
         self.dtype = dtype_code(graph.dtype)
@@ -54,6 +58,12 @@ cdef class Runner:
     def bytes(self):
         """Bytes of activations, saved tensors, gradients and workspace."""
         return cnn_context_bytes(self.context)
+
+    def bytes_by_kind(self):
+        """What the plan says of these."""
+        return {"activations": cnn_plan_bytes(self.plan, CNN_MEMORY_ACTIVATIONS),
+                "gradients": cnn_plan_bytes(self.plan, CNN_MEMORY_GRADIENTS),
+                "workspace": cnn_plan_bytes(self.plan, CNN_MEMORY_WORKSPACE)}
 
     def bind(self, cnn_value value, data, diff=None):
         """Names the memory of a parameter (with its gradient) or a state; the arrays are held."""

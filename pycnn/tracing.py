@@ -312,9 +312,10 @@ class Traced:
         backward: bool = True,
         repeat: bool = True,
         watch: bool = False,
+        recompute: str = "cheap",
     ) -> None:
         outputs, self.container = list_outputs(tracer, results, watch)
-        self.runner = Runner(tracer.graph, tracer.inputs, outputs, backward, repeat, copy)
+        self.runner = Runner(tracer.graph, tracer.inputs, outputs, backward, repeat, copy, recompute=recompute)
         self.held = []
         for value, data, grad, owner in tracer.bindings.values():
             self.runner.bind(value, data, grad)

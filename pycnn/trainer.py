@@ -27,6 +27,7 @@ from pycnn.regularizers import Regularizer
 from pycnn.tracing import Tensor, Traced
 
 _MICRO_BATCH = 256  # images that pass through the network at once, unless the user says otherwise
+_RECOMPUTE = {"normal": "cheap", "low": "most"}
 _TRACES_KEPT = 8  # full and last batches in training and evaluation, each perhaps in two sizes of part
 
 
@@ -100,6 +101,8 @@ class Trainer:
         micro_batch_size: how many images pass through the network at once. Larger batches are cut into equal parts
             whose gradients add up to the whole batch's, so that memory stays bounded; batch normalization then works
             by parts. 256 by default.
+        memory: 'normal', or 'low' to keep few results of forward and compute the others again when backward needs
+            them: the same bits, for at most the time of one forward pass.
 
     Attributes:
         epoch: epochs done by all calls of `fit`.
@@ -120,6 +123,7 @@ class Trainer:
         clip_norm: float | None = None,
         micro_batch_size: int | None = None,
         average: WeightAverage | None = None,
+        memory: str = "normal",
     ) -> None:
         _check("model", model, Module)
         _check("loss", loss, Loss)
@@ -132,6 +136,9 @@ class Trainer:
                 raise ValueError("scheduler: got one of another optimizer")
         if loss.reduction == "none":
             raise ValueError("loss: got reduction 'none', expected 'mean' or 'sum'")
+        if memory not in _RECOMPUTE:
+            raise ValueError(f"memory: got {memory!r}, expected 'normal' or 'low'")
+        self.memory = memory
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -248,7 +255,15 @@ class Trainer:
         if purpose.output:
             results.append(output)
         train = purpose.backward
-        return Traced(tracer, tuple(results), copy=False, backward=train, repeat=False, watch=train)
+        return Traced(
+            tracer,
+            tuple(results),
+            copy=False,
+            backward=train,
+            repeat=False,
+            watch=train,
+            recompute=_RECOMPUTE[self.memory],
+        )
 
     # -- many
 

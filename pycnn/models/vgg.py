@@ -37,24 +37,25 @@ class VGG(Module):
 
     def __init__(self, channels: tuple[int, ...], num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
-        features: list[Module] = []
-        for count in channels:
-            if count == _POOL:
-                features.append(MaxPool2d(2))
-            else:
-                features += [Conv2d(in_channels, count, 3, padding=1), BatchNorm2d(count), ReLU(inplace=True)]
-                in_channels = count
-        self.features = Sequential(*features)
-        self.avgpool = AdaptiveAvgPool2d(_GRID)
-        self.classifier = Sequential(
-            Linear(in_channels * _GRID * _GRID, 4096),
-            ReLU(inplace=True),
-            Dropout(0.5),
-            Linear(4096, 4096),
-            ReLU(inplace=True),
-            Dropout(0.5),
-            Linear(4096, num_classes),
-        )
+        with init.skipped():  # all are drawn below
+            features: list[Module] = []
+            for count in channels:
+                if count == _POOL:
+                    features.append(MaxPool2d(2))
+                else:
+                    features += [Conv2d(in_channels, count, 3, padding=1), BatchNorm2d(count), ReLU(inplace=True)]
+                    in_channels = count
+            self.features = Sequential(*features)
+            self.avgpool = AdaptiveAvgPool2d(_GRID)
+            self.classifier = Sequential(
+                Linear(in_channels * _GRID * _GRID, 4096),
+                ReLU(inplace=True),
+                Dropout(0.5),
+                Linear(4096, 4096),
+                ReLU(inplace=True),
+                Dropout(0.5),
+                Linear(4096, num_classes),
+            )
         for module in self.modules():
             if isinstance(module, Conv2d):
                 init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

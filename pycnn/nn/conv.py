@@ -16,6 +16,8 @@ from pycnn.parameter import Parameter
 
 def _default_init(weight: Parameter, bias: Parameter | None) -> None:
     """PyTorch's: uniform in +-1/sqrt(fan_in), for weights and bias alike."""
+    if init.is_skipped():
+        return
     init.kaiming_uniform_(weight, a=math.sqrt(5.0))
     if bias is not None:
         fan_in = init.fans(weight)[0]

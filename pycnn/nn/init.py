@@ -7,12 +7,31 @@ any number of threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from pycnn import random
 from pycnn._arguments import choice, real
 from pycnn._core import fill_normal, fill_uniform
 from pycnn.parameter import Parameter
+
+_skipping: ContextVar[bool] = ContextVar("_skipping", default=False)
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Layers made inside leave their parameters at zero, for a network that draws them itself."""
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
+
+
+def is_skipped() -> bool:
+    return _skipping.get()
 
 
 def _check(parameter: Any) -> Parameter:

@@ -139,11 +139,12 @@ static size_t value_bytes(const cnn_context *context, cnn_value value)
     return cnn_tensor_bytes(&tensor->shape, tensor->dtype);
 }
 
-static void *data_of(const cnn_context *context, cnn_value value)
+static void *data_of(const cnn_context *context, cnn_pass pass, cnn_value value)
 {
     if (value == CNN_NONE) return NULL;
     const cnn_plan *plan = context->plan;
-    const size_t offset = plan->values[value].data;
+    const size_t offset =
+        cnn_pass_reads_again(plan, pass, value) ? plan->values[value].again : plan->values[value].data;
     /* Operations write to states only, and not to those of a frozen plan. */
     if (plan->constants != NULL && plan->constants[value] != NULL) return (void *)(uintptr_t)plan->constants[value];
     return offset == CNN_NO_BUFFER ? context->bound_data[value] : context->arena + offset;
@@ -185,33 +186,36 @@ static cnn_status check_diff_bound(const cnn_context *context)
     return CNN_OK;
 }
 
-static void describe_call(const cnn_context *context, int32_t s, void **src, cnn_call *call)
+static void describe_call(const cnn_context *context, cnn_pass pass, int32_t s, void **src, cnn_call *call)
 {
     const cnn_step *step = &context->plan->graph.steps[s];
-    const size_t saved = context->plan->steps[s].saved;
-    for (int32_t i = 0; i < step->node.num_sources; i++) src[i] = data_of(context, step->source[i]);
+    const cnn_step_plan *own = &context->plan->steps[s];
+    const size_t saved = pass != CNN_PASS_FORWARD && own->saved_again != CNN_NO_BUFFER ? own->saved_again : own->saved;
+    for (int32_t i = 0; i < step->node.num_sources; i++) src[i] = data_of(context, pass, step->source[i]);
     for (int32_t i = step->node.num_sources; i <= step->node.row->max_sources && i < CNN_MAX_SOURCES; i++) src[i] = NULL;
     *call = (cnn_call){
         .node = &step->node,
         .src = src,
-        .dst = data_of(context, step->result),
-        .packed = context->plan->steps[s].packed,
+        .dst = data_of(context, pass, step->result),
+        .packed = own->packed,
         .saved = saved == CNN_NO_BUFFER ? NULL : context->arena + saved,
         .workspace = context->workspace,
+        .again = pass == CNN_PASS_AGAIN,
         .threads = context->run_threads,
         .random_seed = context->random_seed,
         .random_call = context->random_call,
     };
 }
 
-static cnn_status run_step(const cnn_context *context, int32_t s)
+/* Forward, for the first time or again. */
+static cnn_status run_forward(const cnn_context *context, cnn_pass pass, int32_t s)
 {
     const cnn_step *step = &context->plan->graph.steps[s];
     const cnn_op_row *row = step->node.row;
-    if (cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
     void *src[CNN_MAX_SOURCES];
     cnn_call call;
-    describe_call(context, s, src, &call);
+    if (cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
+    describe_call(context, pass, s, src, &call);
     const cnn_status status = cnn_plan_uses_reference(context->plan) ? row->reference_forward(&call) : row->forward(&call);
     return status == CNN_OK ? CNN_OK : cnn_fail_in(row->name, status);
 }
@@ -220,7 +224,7 @@ static cnn_status run_chain(const cnn_context *context, const cnn_chain *chain)
 {
     void *src[CNN_CHAIN_STEPS][CNN_MAX_SOURCES];
     cnn_call call[CNN_CHAIN_STEPS];
-    for (int32_t k = 0; k < chain->steps; k++) describe_call(context, chain->first + k, src[k], &call[k]);
+    for (int32_t k = 0; k < chain->steps; k++) describe_call(context, CNN_PASS_FORWARD, chain->first + k, src[k], &call[k]);
     return cnn_chain_run(chain, call);
 }
 
@@ -232,7 +236,7 @@ cnn_status cnn_context_forward(cnn_context *context)
     CNN_TRY(prepare_workspace(context));
     for (int32_t s = 0; s < plan->graph.num_steps; s = cnn_plan_run_end(plan, s) + 1) {
         const int32_t chain = plan->steps[s].chain;
-        CNN_TRY(chain < 0 ? run_step(context, s) : run_chain(context, &plan->chains[chain]));
+        CNN_TRY(chain < 0 ? run_forward(context, CNN_PASS_FORWARD, s) : run_chain(context, &plan->chains[chain]));
     }
     for (cnn_value v = 0; v < plan->graph.num_values; v++)
         if (plan->graph.values[v].output && plan->values[v].data != CNN_NO_BUFFER && value_bytes(context, v) > 0)
@@ -283,7 +287,7 @@ static cnn_status run_backward(const cnn_context *context, int32_t s)
     const cnn_op_row *row = step->node.row;
     void *src[CNN_MAX_SOURCES], *diff_src[CNN_MAX_SOURCES] = {NULL};
     cnn_call call;
-    describe_call(context, s, src, &call);
+    describe_call(context, CNN_PASS_BACKWARD, s, src, &call);
     call.diff_dst = diff_of(context, step->result);
     call.diff_src = diff_src;
 
@@ -338,7 +342,10 @@ cnn_status cnn_context_backward(cnn_context *context)
     CNN_TRY(prepare_workspace(context));
     context->backward_done = true;
     start_gradients(context);
-    for (int32_t s = plan->graph.num_steps - 1; s >= 0; s--)
-        if (plan->steps[s].backward) CNN_TRY(run_backward(context, s));
+    for (int32_t e = plan->graph.num_steps; e < plan->num_events; e++) {
+        const cnn_event event = plan->events[e];
+        CNN_TRY(event.pass == CNN_PASS_BACKWARD ? run_backward(context, event.step)
+                                                : run_forward(context, event.pass, event.step));
+    }
     return CNN_OK;
 }

@@ -77,12 +77,12 @@ static void plan_kept(cnn_plan *plan)
 static void clear_steps(cnn_plan *plan)
 {
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
-        plan->steps[s].saved = CNN_NO_BUFFER;
+        plan->steps[s].saved = plan->steps[s].saved_again = CNN_NO_BUFFER;
         plan->steps[s].chain = -1;
         for (int32_t i = 0; i < CNN_MAX_SOURCES; i++) plan->steps[s].flow[i].temporary = CNN_NO_BUFFER;
     }
     for (int32_t v = 0; v < plan->graph.num_values; v++)
-        plan->values[v].data = plan->values[v].diff = CNN_NO_BUFFER;
+        plan->values[v].data = plan->values[v].again = plan->values[v].diff = CNN_NO_BUFFER;
 }
 
 /* The passes over the plan's graph, in their order. given: the memory of constants, or NULL. */
@@ -105,9 +105,10 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
     const size_t values = (size_t)graph->num_values + 1, steps = (size_t)graph->num_steps + 1;
     plan->values = cnn_allocate_zeroed(&graph->allocator, values, sizeof *plan->values);
     plan->steps = cnn_allocate_zeroed(&graph->allocator, steps, sizeof *plan->steps);
+    plan->events = cnn_allocate_zeroed(&graph->allocator, 3 * steps, sizeof *plan->events);
     bool *needed = cnn_allocate_zeroed(&graph->allocator, values, sizeof *needed);
     cnn_status status = CNN_OK;
-    if (plan->values == NULL || plan->steps == NULL || needed == NULL) {
+    if (plan->values == NULL || plan->steps == NULL || plan->events == NULL || needed == NULL) {
         status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     } else {
         clear_steps(plan);
@@ -118,6 +119,7 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
         }
         if (given != NULL) status = cnn_plan_store_constants(plan, constants->data);
         if (given != NULL && status == CNN_OK) status = cnn_plan_chains(plan);
+        if (status == CNN_OK) status = cnn_plan_recompute(plan);
         if (status == CNN_OK) status = cnn_plan_memory(plan);
     }
     cnn_release(&graph->allocator, needed);
@@ -133,6 +135,9 @@ static cnn_status make_plan(const cnn_graph *graph, const cnn_plan_options *opti
     if (!has_output) return cnn_fail(CNN_INVALID_STATE, "the graph has no output");
     if (options != NULL && options->threads < 0)
         return cnn_fail(CNN_INVALID_VALUE, "threads: got %d, expected 0 or more", options->threads);
+    if (options != NULL && (options->recompute < CNN_RECOMPUTE_CHEAP || options->recompute > CNN_RECOMPUTE_MOST))
+        return cnn_fail(CNN_INVALID_VALUE, "recompute: got %d, expected 0 to %d", options->recompute,
+                        (int)CNN_RECOMPUTE_MOST);
     const cnn_allocator allocator = cnn_allocator_of(options == NULL ? NULL : options->allocator);
     cnn_plan *made = cnn_allocate_zeroed(&allocator, 1, sizeof *made);
     if (made == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
@@ -179,6 +184,7 @@ void cnn_plan_free(cnn_plan *plan)
     cnn_graph_clear(&plan->graph);
     cnn_release(&allocator, plan->values);
     cnn_release(&allocator, plan->steps);
+    cnn_release(&allocator, plan->events);
     cnn_release(&allocator, plan->constants);
     cnn_release(&allocator, plan->chains);
     cnn_release(&allocator, plan->constant_memory);

@@ -1,7 +1,9 @@
-/* What a plan holds: the graph's steps, which gradients flow where, and an offset in one arena for every buffer.
+/* What a plan holds: the graph's steps, the order of their work, which gradients flow where, and an offset in one arena for
+ * every buffer.
  *
- * Time runs over the forward steps 0 .. N-1 and back over the same steps, N .. 2N-1. A buffer lives from the time it is
- * first written to the time it is last read; buffers that never live together may share memory.
+ * Time counts events: all steps forward, then backward in reverse, with some steps running forward again just before their
+ * results are read. A buffer lives from the time it is first written to the time it is last read; buffers that never live
+ * together may share memory.
  *
  *      arena   | data of results | saved | diff of results | temporaries of gradient sums |    (overlaid by lifetime)
  *
@@ -13,6 +15,13 @@
 
 #define CNN_NO_BUFFER SIZE_MAX
 
+typedef enum cnn_pass { CNN_PASS_FORWARD, CNN_PASS_AGAIN, CNN_PASS_BACKWARD } cnn_pass;
+
+typedef struct cnn_event {
+    int32_t step;
+    cnn_pass pass;
+} cnn_event;
+
 /* How a step's gradient reaches source i. */
 typedef struct cnn_flow {
     bool wanted;
@@ -23,16 +32,20 @@ typedef struct cnn_flow {
 
 typedef struct cnn_value_plan {
     size_t data, diff;   /* offsets of buffers in the arena, or CNN_NO_BUFFER */
+    size_t again;        /* the same for what is computed again */
+    bool dropped;        /* forward's data does not stay for backward: the step runs again */
     bool has_gradient;   /* a gradient reaches it */
     bool copy_diff;      /* output whose gradient also comes from within: the caller's is copied, then added to */
-    bool kept;           /* backward reads it */
+    bool kept;           /* backward, or a step that runs again, reads it */
 } cnn_value_plan;
 
 typedef struct cnn_step_plan {
     bool backward;       /* takes part in backward */
     int32_t chain;       /* in which it runs, or -1 */
+    int32_t again_at, backward_at; /* its events; 0: none */
     const void *packed;  /* of a frozen plan: what the row packed, or NULL */
     size_t saved;        /* offset, or CNN_NO_BUFFER */
+    size_t saved_again;  /* the same for what the second run saves, if it does not use what the first one saved */
     cnn_flow flow[CNN_MAX_SOURCES];
 } cnn_step_plan;
 
@@ -41,6 +54,8 @@ struct cnn_plan {
     cnn_graph graph; /* a copy */
     cnn_value_plan *values;
     cnn_step_plan *steps;
+    cnn_event *events;       /* first all steps forward */
+    int32_t num_events;
     size_t arena_bytes;
     size_t forward_bytes;    /* of the arena, if there were no gradients */
     const void **constants;  /* of a frozen plan: parameters and states by value, NULL where nobody reads them */
@@ -63,8 +78,28 @@ static inline bool cnn_node_keeps_dst(const cnn_node *node)
            (node->epilogue.activates && (node->epilogue.adds || !node->row->activates_again));
 }
 
+/* Where a pass finds a value's data, if it is in the arena: in what is computed again? */
+static inline bool cnn_pass_reads_again(const cnn_plan *plan, cnn_pass pass, cnn_value value)
+{
+    return pass != CNN_PASS_FORWARD && plan->values[value].dropped;
+}
+
+/* Lists what a pass of a step reads, at most CNN_MAX_SOURCES + 1 values; returns how many. (schedule.c) */
+int32_t cnn_event_reads(const cnn_plan *plan, const cnn_event *event, cnn_value *values);
+
+/* A step that runs again and may not write to its states a second time: it uses what the first run saved. */
+bool cnn_step_uses_saved(const cnn_step *step);
+
+/* Orders the events, given which values are dropped; plan->events has room for three times the steps. (schedule.c) */
+cnn_status cnn_plan_schedule(cnn_plan *plan);
+
+/* Chooses the values to drop, as plan->options.recompute says, and orders the events. (recompute.c) */
+cnn_status cnn_plan_recompute(cnn_plan *plan);
+
 /* Gives every buffer a lifetime and a place in the arena. (memory.c) */
 cnn_status cnn_plan_memory(cnn_plan *plan);
+/* *bytes = the most that is alive at a time: what no arena can do without. (memory.c) */
+cnn_status cnn_plan_peak(cnn_plan *plan, size_t *bytes);
 
 /* Copies and packs the constants into the plan; node.packed is set where that is done. (freeze.c) */
 cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data);

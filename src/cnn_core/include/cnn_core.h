@@ -239,12 +239,21 @@ CNN_API cnn_status cnn_graph_shape(const cnn_graph *graph, cnn_value value, cnn_
 
 typedef struct cnn_plan cnn_plan;
 
+/* Results that backward reads need not be kept: they can be computed again. All bits stay as they are. */
+typedef enum cnn_recompute {
+    CNN_RECOMPUTE_CHEAP = 0, /* what only passes over memory, largest first, up to a fiftieth of the work; in small
+                              * plans nothing */
+    CNN_RECOMPUTE_NONE,      /* nothing */
+    CNN_RECOMPUTE_MOST       /* all between a few checkpoints: least memory, for at most one forward pass more */
+} cnn_recompute;
+
 typedef struct cnn_plan_options {
     int32_t backward;  /* plan for backward too */
     int32_t repeat;    /* allow several backward calls after one forward: what backward reads is never overwritten */
     int32_t reference; /* run the scalar reference of every operation */
     int32_t direct;    /* no Winograd convolution: slower, with smaller rounding errors */
     int32_t threads;   /* for its runs, or 0: cnn_get_num_threads() at the time of each */
+    int32_t recompute; /* a cnn_recompute: of what backward reads */
     int32_t final;     /* frozen plans: will not be saved, so that no weights are kept for it beside their packed form */
     const cnn_allocator *allocator; /* for all memory of the plan and its contexts; NULL: the library's own. Copied */
 } cnn_plan_options;

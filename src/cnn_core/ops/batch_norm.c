@@ -143,10 +143,11 @@ static size_t batch_workspace(const cnn_node *node, bool backward, int32_t threa
 
 static cnn_status batch_forward(const cnn_call *call)
 {
-    const cnn_norm_columns view = whole_batch(call->node);
-    if (view.constant) save_running(call);
+    cnn_norm_columns view = whole_batch(call->node);
+    if (view.constant && !call->again) save_running(call);
+    if (call->again) view.constant = true;
     cnn_norm_columns_forward(&view, call);
-    update_running(call, 1, view.rows, true);
+    if (!call->again) update_running(call, 1, view.rows, true);
     return CNN_OK;
 }
 
@@ -225,10 +226,10 @@ static size_t instance_workspace(const cnn_node *node, bool backward, int32_t th
 static cnn_status instance_forward(const cnn_call *call)
 {
     const cnn_norm_columns view = instance_view(call->node);
-    if (view.constant) save_running(call);
+    if (view.constant && !call->again) save_running(call);
     cnn_norm_columns_forward(&view, call);
     /* As in PyTorch, whose instance normalization never counts batches; only a cumulative average has to. */
-    update_running(call, view.samples, view.rows, false);
+    if (!call->again) update_running(call, view.samples, view.rows, false);
     return CNN_OK;
 }
 

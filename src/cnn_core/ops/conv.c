@@ -242,6 +242,13 @@ static size_t workspace(const cnn_node *node, bool backward, int32_t threads, co
     return most;
 }
 
+static double work(const cnn_node *node, const direction *d)
+{
+    const cnn_conv conv = conv_of(node, d);
+    return (double)conv.n * (double)conv.oh * (double)conv.ow * (double)conv.oc * (double)(conv.ic / conv.groups) *
+           (double)(conv.kh * conv.kw);
+}
+
 static cnn_conv_call begin_call(const cnn_call *call, const cnn_conv *conv)
 {
     return (cnn_conv_call){
@@ -359,6 +366,8 @@ static size_t conv2d_workspace(const cnn_node *node, bool back, int32_t threads)
     return workspace(node, back, threads, &plain);
 }
 
+static double conv2d_work(const cnn_node *node) { return work(node, &plain); }
+
 static bool conv2d_rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled)
 {
     return rescale(node, weights, scale, scaled, &plain);
@@ -378,6 +387,8 @@ static size_t conv_transpose2d_workspace(const cnn_node *node, bool back, int32_
 {
     return workspace(node, back, threads, &transposed);
 }
+
+static double conv_transpose2d_work(const cnn_node *node) { return work(node, &transposed); }
 
 static bool conv_transpose2d_rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled)
 {
@@ -408,6 +419,7 @@ const cnn_op_row cnn_op_conv2d = {
     .can_add = can_add,
     .parameters = SRC(1) | SRC(2),
     .infer = infer_conv2d,
+    .work = conv2d_work,
     .workspace = conv2d_workspace,
     .forward = conv2d_forward,
     .backward = conv2d_backward,
@@ -433,6 +445,7 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .can_add = can_add,
     .parameters = SRC(1) | SRC(2),
     .infer = infer_conv_transpose2d,
+    .work = conv_transpose2d_work,
     .workspace = conv_transpose2d_workspace,
     .forward = conv_transpose2d_forward,
     .backward = conv_transpose2d_backward,

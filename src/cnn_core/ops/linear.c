@@ -54,6 +54,11 @@ static cnn_conv conv_of(const cnn_node *node)
     };
 }
 
+static double work(const cnn_node *node)
+{
+    return (double)cnn_shape_count(&node->dst_shape) * (double)node->src_shape[1].dim[1];
+}
+
 /* Whether the tensor's memory is not simply its rows of the last axis. */
 static bool is_turned(const cnn_shape *shape, bool row_major)
 {
@@ -296,6 +301,7 @@ const cnn_op_row cnn_op_linear = {
     .accumulates = SRC(1) | SRC(2),
     .parameters = SRC(1) | SRC(2),
     .infer = infer,
+    .work = work,
     .workspace = workspace,
     .forward = forward,
     .backward = backward,

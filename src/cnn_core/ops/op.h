@@ -46,6 +46,7 @@ typedef struct cnn_call {
     uint32_t add;              /* backward: bit i: diff_src[i] gets `+=`; only of what the row can add */
     void *saved;               /* the row's `saved` bytes: written by forward, read by backward */
     void *workspace;           /* the row's `workspace` bytes, uninitialised */
+    bool again;                /* forward runs once more: `saved` holds what it left, states stay as they are */
     int32_t threads;           /* to pass to cnn_parallel, through cnn_useful_threads where work may be small */
     uint64_t random_seed, random_call;
 } cnn_call;
@@ -70,6 +71,8 @@ typedef struct cnn_op_row {
     cnn_status (*infer)(cnn_node *node);
     /* Bytes that forward leaves for backward; NULL: none. Depends on the node alone. */
     size_t (*saved)(const cnn_node *node);
+    /* Multiply-adds of forward; NULL: it only passes over its sources and dst. */
+    double (*work)(const cnn_node *node);
     /* Bytes of scratch memory for a pass on `threads` threads; NULL: none. */
     size_t (*workspace)(const cnn_node *node, bool backward, int32_t threads);
 
