@@ -171,7 +171,7 @@ static void fetch(fetcher *f, int64_t part, int64_t parts)
         const float *row = f->images + ((f->tile.image * f->h + f->tile.y + r) * f->w + f->tile.x) * f->width;
         const int64_t pixels = cnn_min_i64(f->tile.columns, f->w - f->tile.x);
         for (int64_t s = 0; s < pixels; s++)
-            for (int64_t c = 0; c < f->channels; c += LINE) VF_PREFETCH(row + s * f->width + c);
+            for (int64_t c = 0; c < f->channels; c += LINE) VF_FETCH_SOON(row + s * f->width + c);
     }
 }
 
