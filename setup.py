@@ -101,7 +101,7 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             extension.extra_objects.append(library)
             extension.depends.append(library)
-            extension.extra_compile_args += self.spell(["-O2", "-fvisibility=hidden", "-g0", *sanitize])
+            extension.extra_compile_args += self.spell(["-Os", "-fvisibility=hidden", "-g0", *sanitize])
             if not WINDOWS:
                 extension.extra_link_args += [EXPORT_FLAG, *threads, "-lm", *sanitize]
         super().build_extensions()

@@ -25,7 +25,10 @@
     F(context_create) F(context_free) F(context_bytes) F(context_bind) F(context_random) F(context_forward) \
     F(context_backward) F(context_train) \
     F(update_apply) F(gradient_norm) F(gradient_scale) F(penalty) F(soft_threshold) F(average_apply) \
-    F(fill_uniform) F(fill_normal) F(view_is_dense) F(view_import)
+    F(fill_uniform) F(fill_normal) F(view_is_dense) F(view_import) \
+    F(graph_create_with) F(graph_name) F(graph_describe) F(plan_single) F(plan_num_inputs) F(plan_num_outputs) \
+    F(plan_input) F(plan_output) F(plan_find) F(plan_shape) F(plan_dtype) F(plan_name) F(plan_description) \
+    F(plan_save) F(plan_save_memory) F(plan_load) F(plan_load_memory) F(plan_context_bytes) F(context_create_in)
 
 /* The type of a function, from its declaration in cnn_core.h. */
 #ifdef __cplusplus
@@ -107,6 +110,25 @@ static inline int import_cnn_core(void)
 #define cnn_fill_normal cnn_api_table->fill_normal
 #define cnn_view_is_dense cnn_api_table->view_is_dense
 #define cnn_view_import cnn_api_table->view_import
+#define cnn_graph_create_with cnn_api_table->graph_create_with
+#define cnn_graph_name cnn_api_table->graph_name
+#define cnn_graph_describe cnn_api_table->graph_describe
+#define cnn_plan_single cnn_api_table->plan_single
+#define cnn_plan_num_inputs cnn_api_table->plan_num_inputs
+#define cnn_plan_num_outputs cnn_api_table->plan_num_outputs
+#define cnn_plan_input cnn_api_table->plan_input
+#define cnn_plan_output cnn_api_table->plan_output
+#define cnn_plan_find cnn_api_table->plan_find
+#define cnn_plan_shape cnn_api_table->plan_shape
+#define cnn_plan_dtype cnn_api_table->plan_dtype
+#define cnn_plan_name cnn_api_table->plan_name
+#define cnn_plan_description cnn_api_table->plan_description
+#define cnn_plan_save cnn_api_table->plan_save
+#define cnn_plan_save_memory cnn_api_table->plan_save_memory
+#define cnn_plan_load cnn_api_table->plan_load
+#define cnn_plan_load_memory cnn_api_table->plan_load_memory
+#define cnn_plan_context_bytes cnn_api_table->plan_context_bytes
+#define cnn_context_create_in cnn_api_table->context_create_in
 
 #endif
 #endif
