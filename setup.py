@@ -42,6 +42,7 @@ CORE_FLAGS = [
     "-ffp-contract=off",
     "-fstrict-overflow",
     "-fvisibility=hidden",
+    "-fno-asynchronous-unwind-tables",
     "-g0",
 ]
 # Kernels are vectors already: more versions of their loops would only be larger. Clang lacks the second list's flags.
@@ -56,6 +57,7 @@ ISAS = {
     "avx512": ("x86_64", ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprfchw"]),
     "neon": ("aarch64", []),
 }
+EXTENSION_FLAGS = ["-Os", "-fvisibility=hidden", "-fno-asynchronous-unwind-tables", "-g0"]
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Wstrict-prototypes", "-Werror"]
 SANITIZE_FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-UNDEBUG"]
 
@@ -97,11 +99,11 @@ class BuildExt(build_ext):
         sanitize = [f"-fsanitize={sanitizers}", *SANITIZE_FLAGS] if sanitizers else []
         warnings = WARNING_FLAGS if os.environ.get("PYCNN_WERROR") == "1" else []
         library = self.build_core([*threads, *warnings, *sanitize])
-        self.add_to_package(library, [] if WINDOWS else [*threads, "-lm"])
+        self.add_to_package(self.public_library(library), [] if WINDOWS else [*threads, "-lm"])
         for extension in self.extensions:
             extension.extra_objects.append(library)
             extension.depends.append(library)
-            extension.extra_compile_args += self.spell(["-Os", "-fvisibility=hidden", "-g0", *sanitize])
+            extension.extra_compile_args += self.spell([*EXTENSION_FLAGS, *sanitize])
             if not WINDOWS:
                 extension.extra_link_args += [EXPORT_FLAG, *threads, "-lm", *sanitize]
         super().build_extensions()
@@ -175,11 +177,28 @@ class BuildExt(build_ext):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_source, sorted(flags_of)))
+        return self.archive([str(stamp), *objects], objects, folder)
+
+    def archive(self, made_of: list[str], objects: list[str], folder: Path) -> str:
+        """Puts objects into a static library, anew if it is older than what it is made of."""
         library = folder / self.compiler.library_filename("cnn_core")
-        if newer_group([str(stamp), *objects], str(library)):
+        if newer_group(made_of, str(library)):
             library.unlink(missing_ok=True)  # ar would keep the objects of sources that are gone
             self.compiler.create_static_lib(objects, "cnn_core", output_dir=str(folder))
         return str(library)
+
+    def public_library(self, library: str) -> str:
+        """The library for others. On Linux it is one object, in which all that is not public is local: no name of it
+        can clash with one of theirs, and it is smaller."""
+        if sys.platform != "linux":
+            return library
+        folder = Path(self.build_temp, "public")
+        folder.mkdir(exist_ok=True)
+        target = folder / "cnn_core.o"
+        whole = ["-Wl,--whole-archive", library, "-Wl,--no-whole-archive"]
+        self.spawn([*self.compiler.linker_exe, "-r", "-nostdlib", *whole, "-o", str(target)])
+        self.spawn([os.environ.get("OBJCOPY", "objcopy"), "--localize-hidden", "--strip-unneeded", str(target)])
+        return self.archive([str(target)], [str(target)], folder)
 
     def add_to_package(self, library: str, libs: list[str]):
         """Puts header, library, pkg-config file and CMake package beside the extension; the library needs `libs`."""
