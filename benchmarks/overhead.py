@@ -1,4 +1,4 @@
-"""What Python and the call cost in a training step: `Trainer.step` beside the time inside the engine.
+"""What Python and the call cost in a training step: the step of a network with nothing to do, beside a real one.
 
     python benchmarks/overhead.py [--network lenet5] [--batch 32] [--steps 400]
 

@@ -12,6 +12,8 @@
 #define MOST_PARAMETERS (512 << 10)
 /* Where a chain's images are cut between threads, both sides compute the rows that both see. */
 #define LEAST_ROWS 14
+/* Planning goes over all rows. */
+#define MOST_ROWS (1 << 14)
 
 /* ---- which steps ------------------------------------------------------------------------------------------------- */
 
@@ -32,7 +34,8 @@ static bool has_bands(const cnn_plan *plan, const cnn_step *step)
 {
     const cnn_node *node = &step->node;
     int64_t first, rows;
-    if (node->row->band == NULL || cnn_shape_count(&node->dst_shape) == 0 || !node->row->band(node, 0, 1, NULL, &first, &rows))
+    if (node->row->band == NULL || cnn_shape_count(&node->dst_shape) == 0 || node->dst_shape.dim[2] > MOST_ROWS ||
+        !node->row->band(node, 0, 1, NULL, &first, &rows))
         return false;
     size_t parameters = 0;
     for (int32_t i = 1; i < node->num_sources; i++)
