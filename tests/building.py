@@ -20,7 +20,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 
 
 def need(*programs: str) -> list[str]:
-    """The full paths of programs; skips the test where one is missing."""
+    """The full paths of programs. Skips the test where one is missing: who has a wheel needs no compiler."""
     paths = [shutil.which(program) for program in programs]
     for program, path in zip(programs, paths, strict=True):
         if path is None:
@@ -59,7 +59,7 @@ def compile_module(source: Path, folder: Path) -> ModuleType:
     [compiler, *options] = shlex.split(os.environ.get("CC", "cc"))
     need(compiler)
     if source.suffix == ".pyx":
-        cython = pytest.importorskip("Cython.Build.Cythonize")
+        cython = pytest.importorskip("Cython.Build.Cythonize", reason="the extra `test` brings Cython")
         shutil.copy(source, folder)
         cython.main(["--quiet", str(folder / source.name)])
         source = folder / f"{source.stem}.c"

@@ -8,7 +8,7 @@ from helpers import assert_close, normal
 from pycnn import cli
 from pycnn.serialization import read_tensors
 
-pytest.importorskip("onnx")
+pytest.importorskip("onnx", reason="ONNX is an extra: pip install pycnn[onnx]")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_what_train_saved_says_its_network(capsys, tmp_path):
 
 
 def test_state_dicts_of_pytorch(capsys, tmp_path, network):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch writes the file; test_pth.py has some")
     path, plain, onnx = (tmp_path / name for name in ("model.pth", "plain.safetensors", "model.onnx"))
     torch.save({name: torch.from_numpy(array) for name, array in network.state_dict().items()}, path)
     assert run(capsys, path, plain)[0] == 0

@@ -18,10 +18,10 @@ typedef struct shares_plan {
     cnn_winograd_tiles tiles;
     cnn_conv_panels in, out; /* of src and of diff_dst */
     int64_t shares, block_tiles;
-    int64_t src_plane, diff_plane;  /* floats from plane to plane of a block */
+    int64_t v_plane, d_plane;  /* floats from plane to plane of a block */
     int64_t sums;                   /* floats of a share's */
     size_t zero_bytes, sums_bytes;
-    size_t src_bytes, diff_bytes, filter_bytes; /* of one thread */
+    size_t v_bytes, d_bytes, filter_bytes; /* of one thread */
 } shares_plan;
 
 static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
@@ -38,19 +38,19 @@ static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
     const int64_t most = cnn_max_i64(cnn_min_i64(BLOCK_BYTES / tile_bytes, MOST_TILES), 1);
     const int64_t share_tiles = cnn_ceil_div(t->count, plan.shares);
     plan.block_tiles = cnn_ceil_div(share_tiles, cnn_ceil_div(share_tiles, most));
-    plan.src_plane = cnn_winograd_stride(plan.block_tiles * plan.in.count * plan.in.width);
-    plan.diff_plane = cnn_winograd_stride(plan.block_tiles * plan.out.count * plan.out.width);
+    plan.v_plane = cnn_winograd_stride(plan.block_tiles * plan.in.count * plan.in.width);
+    plan.d_plane = cnn_winograd_stride(plan.block_tiles * plan.out.count * plan.out.width);
     plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
     plan.sums_bytes = cnn_size_mul(share_bytes, (size_t)plan.shares);
-    plan.src_bytes = cnn_float_bytes(PLANES * plan.src_plane);
-    plan.diff_bytes = cnn_float_bytes(PLANES * plan.diff_plane);
+    plan.v_bytes = cnn_float_bytes(PLANES * plan.v_plane);
+    plan.d_bytes = cnn_float_bytes(PLANES * plan.d_plane);
     plan.filter_bytes = cnn_float_bytes((PLANES + 9) * plan.out.padded);
     return plan;
 }
 
 static size_t thread_bytes(const shares_plan *plan)
 {
-    return plan->src_bytes + plan->diff_bytes + plan->filter_bytes;
+    return plan->v_bytes + plan->d_bytes + plan->filter_bytes;
 }
 
 static size_t shares_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
@@ -70,8 +70,7 @@ typedef struct shares_job {
 
 /* A block of tiles in the transformed domain: one thread's. */
 typedef struct shares_block {
-    cnn_winograd_run run;
-    float *src, *diff; /* [PLANES][panels][tiles][panel width] */
+    cnn_winograd_pair pair;
     float *filters;
 } shares_block;
 
@@ -79,29 +78,14 @@ static shares_block take_block(const shares_job *job, int32_t thread)
 {
     const shares_plan *plan = job->plan;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
-    shares_block block = {.src = cnn_take(&cursor, plan->src_bytes)};
-    block.diff = cnn_take(&cursor, plan->diff_bytes);
+    shares_block block = {.pair = {.v_plane = plan->v_plane,
+                                   .d_plane = plan->d_plane,
+                                   .width = plan->in.width,
+                                   .panel = plan->block_tiles * plan->in.width}};
+    block.pair.v = cnn_take(&cursor, plan->v_bytes);
+    block.pair.d = cnn_take(&cursor, plan->d_bytes);
     block.filters = cnn_take(&cursor, plan->filter_bytes);
     return block;
-}
-
-static void transform(const shares_job *job, const shares_block *block)
-{
-    const shares_plan *plan = job->plan;
-    const cnn_winograd_tiles *t = &plan->tiles;
-    const struct cnn_winograd_kernels *kernels = &job->call->kernels->winograd;
-    const int64_t width = plan->in.width;
-    for (int64_t i = 0; i < block->run.count; i++) {
-        const float *pixel[PLANES];
-        const cnn_winograd_tile tile = cnn_winograd_tile_at(t, block->run.first + i);
-        cnn_winograd_planes to =
-            cnn_winograd_run_planes(&block->run, i, block->src, width, plan->src_plane, plan->block_tiles * width);
-        cnn_winograd_window(t, &tile, job->call->x, job->zero, pixel);
-        kernels->src(tile.rows, tile.columns, pixel, t->ic, &to);
-        to = cnn_winograd_run_planes(&block->run, i, block->diff, width, plan->diff_plane, plan->block_tiles * width);
-        cnn_winograd_results(t, &tile, job->call->y, job->zero, pixel);
-        kernels->diff_dst(tile.rows, tile.columns, pixel, t->oc, &to);
-    }
 }
 
 /* sums = (or, with `add`, +=) the products of all planes of the block. */
@@ -109,14 +93,14 @@ static void multiply(const shares_job *job, const shares_block *block, bool add,
 {
     const shares_plan *plan = job->plan;
     const int64_t ic = plan->tiles.ic, padded = plan->out.padded, width = plan->in.width;
-    const int64_t panel = plan->block_tiles * width;
+    const cnn_winograd_pair *pair = &block->pair;
     for (int64_t plane = 0; plane < PLANES; plane++) {
-        const int64_t tiles = cnn_winograd_run_tiles(&block->run, plane);
+        const int64_t tiles = cnn_winograd_run_tiles(&pair->run, plane);
         for (int64_t i = 0; i < plan->in.count; i++)
             for (int64_t o = 0; o < plan->out.count; o++)
                 job->call->kernels->winograd.outer(
-                    tiles, (int)cnn_conv_panel_channels(&plan->in, i), block->src + plane * plan->src_plane + i * panel,
-                    block->diff + plane * plan->diff_plane + o * panel,
+                    tiles, (int)cnn_conv_panel_channels(&plan->in, i), pair->v + plane * pair->v_plane + i * pair->panel,
+                    pair->d + plane * pair->d_plane + o * pair->panel,
                     (int)(cnn_conv_panel_row(&plan->out, o) / plan->out.lanes), add, padded,
                     sums + (plane * ic + i * width) * padded + o * width);
     }
@@ -130,8 +114,9 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_split(plan->tiles.count, plan->shares, task + 1);
     shares_block block = take_block(job, thread);
     for (int64_t first = begin; first < end; first += plan->block_tiles) {
-        block.run = cnn_winograd_run_of(&plan->tiles, first, cnn_min_i64(plan->block_tiles, end - first));
-        transform(job, &block);
+        const int64_t count = cnn_min_i64(plan->block_tiles, end - first);
+        block.pair.run = cnn_winograd_run_of(&plan->tiles, first, count);
+        for (int64_t i = 0; i < count; i++) cnn_winograd_transform_pair(job->call, &block.pair, job->zero, i);
         multiply(job, &block, first > begin, job->sums + task * plan->sums);
     }
 }
@@ -141,9 +126,8 @@ static void add_filters(void *arg, int64_t task, int32_t thread)
 {
     const shares_job *job = arg;
     const shares_plan *plan = job->plan;
-    const int64_t ic = plan->tiles.ic, oc = plan->tiles.oc, padded = plan->out.padded;
-    const int64_t *stride = job->call->conv->weights_stride;
-    float *sums = take_block(job, thread).filters, *g = sums + PLANES * padded;
+    const int64_t ic = plan->tiles.ic, padded = plan->out.padded;
+    float *sums = take_block(job, thread).filters;
     for (int64_t plane = 0; plane < PLANES; plane++) {
         float *to = sums + plane * padded;
         const float *from = job->sums + (plane * ic + task) * padded;
@@ -151,10 +135,7 @@ static void add_filters(void *arg, int64_t task, int32_t thread)
         for (int64_t share = 1; share < plan->shares; share++)
             for (int64_t o = 0; o < padded; o++) to[o] += from[share * plan->sums + o];
     }
-    job->call->kernels->winograd.diff_weights(sums, padded, oc, g);
-    float *out = job->call->out + task * stride[1];
-    for (int64_t o = 0; o < oc; o++)
-        for (int64_t k = 0; k < 9; k++) out[o * stride[0] + k / 3 * stride[2] + k % 3 * stride[3]] += g[k * oc + o];
+    cnn_winograd_add_filters(job->call, task, 0, plan->tiles.oc, sums, padded, sums + PLANES * padded);
 }
 
 static void run_shares(const cnn_conv_call *call)

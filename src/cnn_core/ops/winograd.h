@@ -46,7 +46,24 @@ size_t cnn_winograd_pass_workspace(const cnn_conv *conv, cnn_conv_pass pass, con
                                    int32_t threads);
 void cnn_winograd_run_pass(const cnn_conv_call *call);
 
-/* The gradient of the weights. (winograd_gradient.c) */
+/* The gradient of the weights. (winograd_gradient.c; for few channels conv_winograd_shares.c)
+ *
+ * A run's tiles of both images, transformed: V of x and D of diff_dst, [planes][panels][tiles][panel width]. */
+typedef struct cnn_winograd_pair {
+    cnn_winograd_run run;
+    float *v, *d;
+    int64_t v_plane, d_plane; /* floats from plane to plane */
+    int64_t width, panel;     /* floats of a panel's row; from panel to panel */
+} cnn_winograd_pair;
+
+/* Tile `index` of the run, V and D `=`; `zero` holds as many zeros as either image has channels. */
+void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, const float *zero,
+                                 int64_t index);
+/* diff_weights += G^T s G for `channels` out channels from `first` on of in channel c; sums are [planes][channels], `plane`
+ * floats from plane to plane. g: room for 9 floats a channel. */
+void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t first, int64_t channels, const float *sums,
+                              int64_t plane, float *g);
+
 size_t cnn_winograd_gradient_workspace(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads);
 void cnn_winograd_run_gradient(const cnn_conv_call *call);
 

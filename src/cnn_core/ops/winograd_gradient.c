@@ -73,6 +73,22 @@ typedef struct gradient_job {
     char *scratch;
 } gradient_job;
 
+void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, const float *zero,
+                                 int64_t index)
+{
+    const cnn_winograd_run *run = &pair->run;
+    const cnn_winograd_tiles *t = run->tiles;
+    const struct cnn_winograd_kernels *kernels = &call->kernels->winograd;
+    const float *pixel[CNN_WINOGRAD_PLANES];
+    const cnn_winograd_tile tile = cnn_winograd_tile_at(t, run->first + index);
+    cnn_winograd_planes to = cnn_winograd_run_planes(run, index, pair->v, pair->width, pair->v_plane, pair->panel);
+    cnn_winograd_window(t, &tile, call->x, zero, pixel);
+    kernels->src(tile.rows, tile.columns, pixel, t->ic, &to);
+    to = cnn_winograd_run_planes(run, index, pair->d, pair->width, pair->d_plane, pair->panel);
+    cnn_winograd_results(t, &tile, call->y, zero, pixel);
+    kernels->diff_dst(tile.rows, tile.columns, pixel, t->oc, &to);
+}
+
 #define TILES_PER_TASK 8
 
 static void transform_tiles(void *arg, int64_t task, int32_t thread)
@@ -80,20 +96,15 @@ static void transform_tiles(void *arg, int64_t task, int32_t thread)
     (void)thread;
     const gradient_job *job = arg;
     const gradient_plan *plan = job->plan;
-    const cnn_winograd_tiles *t = &plan->tiles;
-    const struct cnn_winograd_kernels *kernels = &job->call->kernels->winograd;
     const int64_t end = cnn_min_i64((task + 1) * TILES_PER_TASK, job->chunk.count), width = plan->in.width;
-    for (int64_t i = task * TILES_PER_TASK; i < end; i++) {
-        const float *pixel[CNN_WINOGRAD_PLANES];
-        const cnn_winograd_tile tile = cnn_winograd_tile_at(t, job->chunk.first + i);
-        cnn_winograd_planes to =
-            cnn_winograd_run_planes(&job->chunk, i, job->v, width, plan->v_plane, plan->chunk_tiles * width);
-        cnn_winograd_window(t, &tile, job->call->x, job->zero, pixel);
-        kernels->src(tile.rows, tile.columns, pixel, t->ic, &to);
-        to = cnn_winograd_run_planes(&job->chunk, i, job->d, width, plan->d_plane, plan->chunk_tiles * width);
-        cnn_winograd_results(t, &tile, job->call->y, job->zero, pixel);
-        kernels->diff_dst(tile.rows, tile.columns, pixel, t->oc, &to);
-    }
+    const cnn_winograd_pair pair = {.run = job->chunk,
+                                    .v = job->v,
+                                    .d = job->d,
+                                    .v_plane = plan->v_plane,
+                                    .d_plane = plan->d_plane,
+                                    .width = width,
+                                    .panel = plan->chunk_tiles * width};
+    for (int64_t i = task * TILES_PER_TASK; i < end; i++) cnn_winograd_transform_pair(job->call, &pair, job->zero, i);
 }
 
 /* sums = (or, after the first chunk, +=) the products of one plane, for a block of weights. */
@@ -115,13 +126,12 @@ static void multiply(const gradient_job *job, int plane, int64_t in_block, int64
                 sums + (i - in_begin) * width * plan->sums_row + (o - out_begin) * width);
 }
 
-/* diff_weights += G^T s G for out channels from `first` on of in channel c, whose sums begin at `sums`. */
-static void add_filters(const gradient_job *job, int64_t c, int64_t first, int64_t channels, const float *sums,
-                        float *g)
+void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t first, int64_t channels, const float *sums,
+                              int64_t plane, float *g)
 {
-    const int64_t *stride = job->call->conv->weights_stride;
-    job->call->kernels->winograd.diff_weights(sums, job->plan->sums_plane, channels, g);
-    float *out = job->call->out + c * stride[1] + first * stride[0];
+    const int64_t *stride = call->conv->weights_stride;
+    call->kernels->winograd.diff_weights(sums, plane, channels, g);
+    float *out = call->out + c * stride[1] + first * stride[0];
     for (int64_t o = 0; o < channels; o++)
         for (int64_t k = 0; k < 9; k++) out[o * stride[0] + k / 3 * stride[2] + k % 3 * stride[3]] += g[k * channels + o];
 }
@@ -137,8 +147,8 @@ static void run_filters(void *arg, int64_t task, int32_t thread)
 {
     const gradient_job *job = arg;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(job->plan);
-    add_filters(job, task, 0, job->plan->tiles.oc, job->sums + task * job->plan->sums_row,
-                cnn_take(&cursor, job->plan->filter_bytes));
+    cnn_winograd_add_filters(job->call, task, 0, job->plan->tiles.oc, job->sums + task * job->plan->sums_row,
+                             job->plan->sums_plane, cnn_take(&cursor, job->plan->filter_bytes));
 }
 
 static void run_block(void *arg, int64_t task, int32_t thread)
@@ -155,7 +165,8 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     const int64_t first = cnn_split(plan->out.count, plan->out_blocks, out_block) * plan->out.width;
     const int64_t last = cnn_split(plan->out.count, plan->out_blocks, out_block + 1) * plan->out.width;
     for (int64_t c = begin; c < cnn_min_i64(end, plan->tiles.ic); c++)
-        add_filters(job, c, first, cnn_min_i64(last, plan->tiles.oc) - first, sums + (c - begin) * plan->sums_row, g);
+        cnn_winograd_add_filters(job->call, c, first, cnn_min_i64(last, plan->tiles.oc) - first,
+                                 sums + (c - begin) * plan->sums_row, plan->sums_plane, g);
 }
 
 void cnn_winograd_run_gradient(const cnn_conv_call *call)
