@@ -5,6 +5,7 @@
  * all cores. Shares are added in order at the end. */
 #include "ops/conv_geometry.h"
 #include "ops/winograd.h"
+#include "ops/winograd_fetch.h"
 
 #define PLANES CNN_WINOGRAD_PLANES
 #define MOST_SUMS (640 << 10)   /* bytes of a share's sums */
@@ -20,7 +21,7 @@ typedef struct shares_plan {
     int64_t shares, block_tiles;
     int64_t v_plane, d_plane;  /* floats from plane to plane of a block */
     int64_t sums;                   /* floats of a share's */
-    size_t zero_bytes, sums_bytes;
+    size_t sums_bytes;
     size_t v_bytes, d_bytes, filter_bytes; /* of one thread */
 } shares_plan;
 
@@ -40,7 +41,6 @@ static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.block_tiles = cnn_ceil_div(share_tiles, cnn_ceil_div(share_tiles, most));
     plan.v_plane = cnn_winograd_stride(plan.block_tiles * plan.in.count * plan.in.width);
     plan.d_plane = cnn_winograd_stride(plan.block_tiles * plan.out.count * plan.out.width);
-    plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
     plan.sums_bytes = cnn_size_mul(share_bytes, (size_t)plan.shares);
     plan.v_bytes = cnn_float_bytes(PLANES * plan.v_plane);
     plan.d_bytes = cnn_float_bytes(PLANES * plan.d_plane);
@@ -57,13 +57,12 @@ static size_t shares_workspace(const cnn_conv *conv, cnn_conv_pass pass, const c
 {
     (void)pass;
     const shares_plan plan = plan_shares(conv, kernels);
-    return plan.zero_bytes + plan.sums_bytes + cnn_size_mul(thread_bytes(&plan), (size_t)threads);
+    return plan.sums_bytes + cnn_size_mul(thread_bytes(&plan), (size_t)threads);
 }
 
 typedef struct shares_job {
     const shares_plan *plan;
     const cnn_conv_call *call;
-    const float *zero;
     float *sums; /* [shares][PLANES][ic][padded oc] */
     char *scratch;
 } shares_job;
@@ -88,14 +87,17 @@ static shares_block take_block(const shares_job *job, int32_t thread)
     return block;
 }
 
-/* sums = (or, with `add`, +=) the products of all planes of the block. */
-static void multiply(const shares_job *job, const shares_block *block, bool add, float *sums)
+/* sums = (or, with `add`, +=) the products of all planes of the block; fetches the pixels of `src` and `dst` meanwhile. */
+static void multiply(const shares_job *job, const shares_block *block, bool add, float *sums, cnn_winograd_fetcher *src,
+                     cnn_winograd_fetcher *dst)
 {
     const shares_plan *plan = job->plan;
     const int64_t ic = plan->tiles.ic, padded = plan->out.padded, width = plan->in.width;
     const cnn_winograd_pair *pair = &block->pair;
     for (int64_t plane = 0; plane < PLANES; plane++) {
         const int64_t tiles = cnn_winograd_run_tiles(&pair->run, plane);
+        cnn_winograd_fetch(src, plane, PLANES);
+        cnn_winograd_fetch(dst, plane, PLANES);
         for (int64_t i = 0; i < plan->in.count; i++)
             for (int64_t o = 0; o < plan->out.count; o++)
                 job->call->kernels->winograd.outer(
@@ -114,10 +116,14 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_split(plan->tiles.count, plan->shares, task + 1);
     shares_block block = take_block(job, thread);
     for (int64_t first = begin; first < end; first += plan->block_tiles) {
-        const int64_t count = cnn_min_i64(plan->block_tiles, end - first);
-        block.pair.run = cnn_winograd_run_of(&plan->tiles, first, count);
-        for (int64_t i = 0; i < count; i++) cnn_winograd_transform_pair(job->call, &block.pair, job->zero, i);
-        multiply(job, &block, first > begin, job->sums + task * plan->sums);
+        const int64_t next = cnn_min_i64(first + plan->block_tiles, end);
+        const cnn_winograd_run ahead =
+            cnn_winograd_run_of(&plan->tiles, next, cnn_min_i64(plan->block_tiles, end - next));
+        cnn_winograd_fetcher src = cnn_winograd_fetch_src(&ahead, job->call->x);
+        cnn_winograd_fetcher dst = cnn_winograd_fetch_dst(&ahead, job->call->y, 0, plan->tiles.oc);
+        block.pair.run = cnn_winograd_run_of(&plan->tiles, first, next - first);
+        cnn_winograd_transform_pair(job->call, &block.pair, 0, next - first);
+        multiply(job, &block, first > begin, job->sums + task * plan->sums, &src, &dst);
     }
 }
 
@@ -143,7 +149,6 @@ static void run_shares(const cnn_conv_call *call)
     const shares_plan plan = plan_shares(call->conv, call->kernels);
     char *cursor = call->workspace;
     shares_job job = {.plan = &plan, .call = call};
-    job.zero = cnn_conv_zeros(&cursor, cnn_max_i64(plan.tiles.ic, plan.tiles.oc));
     job.sums = cnn_take(&cursor, plan.sums_bytes);
     job.scratch = cursor;
     const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);

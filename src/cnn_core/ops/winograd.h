@@ -56,9 +56,8 @@ typedef struct cnn_winograd_pair {
     int64_t width, panel;     /* floats of a panel's row; from panel to panel */
 } cnn_winograd_pair;
 
-/* Tile `index` of the run, V and D `=`; `zero` holds as many zeros as either image has channels. */
-void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, const float *zero,
-                                 int64_t index);
+/* Tiles [begin, end) of the run, V and D `=`. */
+void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, int64_t begin, int64_t end);
 /* diff_weights += G^T s G for `channels` out channels from `first` on of in channel c; sums are [planes][channels], `plane`
  * floats from plane to plane. g: room for 9 floats a channel. */
 void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t first, int64_t channels, const float *sums,

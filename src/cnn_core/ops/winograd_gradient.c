@@ -15,7 +15,7 @@ typedef struct gradient_plan {
     bool by_blocks;                    /* a task is a block of weights; else a plane */
     int64_t in_blocks, out_blocks;     /* in which the panels are cut: 1 where a task is a plane */
     int64_t sums_row, sums_plane;      /* floats from in channel to in channel, from plane to plane */
-    size_t zero_bytes, v_bytes, d_bytes, sums_bytes;
+    size_t v_bytes, d_bytes, sums_bytes;
     size_t block_bytes, filter_bytes; /* of one thread: sums, filters */
 } gradient_plan;
 
@@ -48,7 +48,6 @@ static gradient_plan plan_gradient(const cnn_conv *conv, const cnn_kernels *kern
     plan.sums_plane = cnn_winograd_stride(sums_rows * plan.sums_row);
     *(plan.by_blocks ? &plan.block_bytes : &plan.sums_bytes) =
         cnn_winograd_bytes(sums_rows * plan.sums_row);
-    plan.zero_bytes = cnn_float_bytes(cnn_max_i64(t->ic, t->oc));
     plan.filter_bytes = cnn_float_bytes(9 * plan.sums_row);
     return plan;
 }
@@ -58,8 +57,7 @@ static size_t thread_bytes(const gradient_plan *plan) { return cnn_size_add(plan
 size_t cnn_winograd_gradient_workspace(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads)
 {
     const gradient_plan plan = plan_gradient(conv, kernels);
-    size_t bytes = cnn_size_add(plan.zero_bytes, cnn_size_add(plan.v_bytes, plan.d_bytes));
-    bytes = cnn_size_add(bytes, plan.sums_bytes);
+    const size_t bytes = cnn_size_add(cnn_size_add(plan.v_bytes, plan.d_bytes), plan.sums_bytes);
     return cnn_size_add(bytes, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
@@ -67,26 +65,25 @@ typedef struct gradient_job {
     const gradient_plan *plan;
     const cnn_conv_call *call;
     cnn_winograd_run chunk;
-    const float *zero;
     float *v, *d; /* [planes][panels][tiles][panel width] */
     float *sums;  /* [planes][in channels][sums_row], where a task is a plane */
     char *scratch;
 } gradient_job;
 
-void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, const float *zero,
-                                 int64_t index)
+void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, int64_t begin, int64_t end)
 {
-    const cnn_winograd_run *run = &pair->run;
-    const cnn_winograd_tiles *t = run->tiles;
+    const cnn_winograd_tiles *t = pair->run.tiles;
     const struct cnn_winograd_kernels *kernels = &call->kernels->winograd;
-    const float *pixel[CNN_WINOGRAD_PLANES];
-    const cnn_winograd_tile tile = cnn_winograd_tile_at(t, run->first + index);
-    cnn_winograd_planes to = cnn_winograd_run_planes(run, index, pair->v, pair->width, pair->v_plane, pair->panel);
-    cnn_winograd_window(t, &tile, call->x, zero, pixel);
-    kernels->src(tile.rows, tile.columns, pixel, t->ic, &to);
-    to = cnn_winograd_run_planes(run, index, pair->d, pair->width, pair->d_plane, pair->panel);
-    cnn_winograd_results(t, &tile, call->y, zero, pixel);
-    kernels->diff_dst(tile.rows, tile.columns, pixel, t->oc, &to);
+    cnn_winograd_walk walk = cnn_winograd_walk_from(&pair->run, begin);
+    for (int64_t i = begin; i < end; i++, cnn_winograd_walk_on(&walk)) {
+        const cnn_winograd_tile *tile = &walk.tile;
+        cnn_winograd_planes to = cnn_winograd_walk_planes(&walk, pair->v, pair->width, pair->v_plane, pair->panel);
+        cnn_winograd_pixels pixels = cnn_winograd_window(t, tile, call->x);
+        kernels->src(tile->rows, tile->columns, &pixels, t->ic, &to);
+        to = cnn_winograd_walk_planes(&walk, pair->d, pair->width, pair->d_plane, pair->panel);
+        pixels = cnn_winograd_results(t, tile, call->y);
+        kernels->diff_dst(tile->rows, tile->columns, &pixels, t->oc, &to);
+    }
 }
 
 #define TILES_PER_TASK 8
@@ -104,7 +101,7 @@ static void transform_tiles(void *arg, int64_t task, int32_t thread)
                                     .d_plane = plan->d_plane,
                                     .width = width,
                                     .panel = plan->chunk_tiles * width};
-    for (int64_t i = task * TILES_PER_TASK; i < end; i++) cnn_winograd_transform_pair(job->call, &pair, job->zero, i);
+    cnn_winograd_transform_pair(job->call, &pair, task * TILES_PER_TASK, end);
 }
 
 /* sums = (or, after the first chunk, +=) the products of one plane, for a block of weights. */
@@ -175,7 +172,6 @@ void cnn_winograd_run_gradient(const cnn_conv_call *call)
     const cnn_winograd_tiles *t = &plan.tiles;
     char *cursor = call->workspace;
     gradient_job job = {.plan = &plan, .call = call};
-    job.zero = cnn_conv_zeros(&cursor, cnn_max_i64(t->ic, t->oc));
     job.v = cnn_take(&cursor, plan.v_bytes);
     job.d = cnn_take(&cursor, plan.d_bytes);
     job.sums = cnn_take(&cursor, plan.sums_bytes);

@@ -15,7 +15,7 @@
 #include <math.h>
 
 #include "ops/conv_geometry.h"
-#include "simd/inline.h"
+#include "ops/winograd_fetch.h"
 
 typedef struct pass_plan {
     cnn_winograd_tiles tiles;
@@ -29,7 +29,7 @@ typedef struct pass_plan {
     int64_t ic_block;            /* in channels that are multiplied at a time */
     int64_t v_row, m_row;        /* floats of a tile in a plane */
     int64_t v_plane, m_plane;    /* floats from plane to plane */
-    size_t zero_bytes, weights_bytes, shared_bytes;
+    size_t weights_bytes, shared_bytes;
     size_t v_bytes, m_bytes, u_bytes; /* of one thread */
 } pass_plan;
 
@@ -77,7 +77,6 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     plan.m_row = plan.group * plan.panels.width;
     plan.v_plane = cnn_winograd_stride(plan.chunk_tiles * plan.v_row);
     plan.m_plane = cnn_winograd_stride(plan.block_tiles * plan.m_row);
-    plan.zero_bytes = cnn_float_bytes(t->ic);
     if (!conv->packed && !plan.late_weights) plan.weights_bytes = cnn_winograd_weights_bytes(t, &plan.panels);
     *(plan.shared ? &plan.shared_bytes : &plan.v_bytes) = cnn_winograd_bytes(plan.chunk_tiles * plan.v_row);
     plan.m_bytes = cnn_winograd_bytes(plan.block_tiles * plan.m_row);
@@ -93,14 +92,14 @@ static size_t thread_bytes(const pass_plan *plan)
 size_t cnn_winograd_pass_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     const pass_plan plan = plan_pass(conv, pass, kernels);
-    const size_t common = cnn_size_add(cnn_size_add(plan.zero_bytes, plan.weights_bytes), plan.shared_bytes);
+    const size_t common = cnn_size_add(plan.weights_bytes, plan.shared_bytes);
     return cnn_size_add(common, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
 typedef struct pass_job {
     const pass_plan *plan;
     const cnn_conv_call *call;
-    const float *src, *zero;
+    const float *src;
     cnn_winograd_weights weights; /* where they are there before */
     cnn_winograd_run chunk;       /* whose V is shared */
     float *v;
@@ -127,18 +126,16 @@ static void set_activation(pass_job *job, const struct cnn_activation_attributes
 static void transform_tiles(const pass_job *job, const cnn_winograd_run *run, int64_t begin, int64_t end, float *v)
 {
     const pass_plan *plan = job->plan;
-    for (int64_t i = begin; i < end; i++) {
-        const float *pixel[CNN_WINOGRAD_PLANES];
-        const cnn_winograd_tile tile = cnn_winograd_tile_at(&plan->tiles, run->first + i);
+    cnn_winograd_walk walk = cnn_winograd_walk_from(run, begin);
+    for (int64_t i = begin; i < end; i++, cnn_winograd_walk_on(&walk)) {
         const cnn_winograd_planes to =
-            cnn_winograd_run_planes(run, i, v, plan->v_row, plan->v_plane, plan->panels.width);
-        cnn_winograd_window(&plan->tiles, &tile, job->src, job->zero, pixel);
-        job->call->kernels->winograd.src(tile.rows, tile.columns, pixel, plan->tiles.ic, &to);
+            cnn_winograd_walk_planes(&walk, v, plan->v_row, plan->v_plane, plan->panels.width);
+        const cnn_winograd_pixels pixels = cnn_winograd_window(&plan->tiles, &walk.tile, job->src);
+        job->call->kernels->winograd.src(walk.tile.rows, walk.tile.columns, &pixels, plan->tiles.ic, &to);
     }
 }
 
 #define TILES_PER_TASK 4
-#define LINE 16 /* floats in a line of cache */
 
 static void transform_some(void *arg, int64_t task, int32_t thread)
 {
@@ -146,33 +143,6 @@ static void transform_some(void *arg, int64_t task, int32_t thread)
     const pass_job *job = arg;
     transform_tiles(job, &job->chunk, task * TILES_PER_TASK, cnn_min_i64((task + 1) * TILES_PER_TASK, job->chunk.count),
                     job->v);
-}
-
-/* Pixels of a run of tiles that will soon be read or written, fetched little by little while others are multiplied: a
- * row of a tile's at a time, in some channels. */
-typedef struct fetcher {
-    const cnn_winograd_run *run; /* NULL: nothing */
-    int64_t h, w, width;         /* of the images; their channels */
-    const float *images;         /* from the first of the channels */
-    int64_t channels;
-    int64_t done; /* rows of pixels */
-    cnn_winograd_tile tile;
-} fetcher;
-
-/* Part number `part` of `parts`. */
-static void fetch(fetcher *f, int64_t part, int64_t parts)
-{
-    if (f->run == NULL) return;
-    const int64_t end = f->run->count * CNN_WINOGRAD_MOST * (part + 1) / parts;
-    for (; f->done < end; f->done++) {
-        const int64_t r = f->done % CNN_WINOGRAD_MOST;
-        if (r == 0) f->tile = cnn_winograd_tile_at(f->run->tiles, f->run->first + f->done / CNN_WINOGRAD_MOST);
-        if (r >= f->tile.rows || f->tile.y + r >= f->h) continue;
-        const float *row = f->images + ((f->tile.image * f->h + f->tile.y + r) * f->w + f->tile.x) * f->width;
-        const int64_t pixels = cnn_min_i64(f->tile.columns, f->w - f->tile.x);
-        for (int64_t s = 0; s < pixels; s++)
-            for (int64_t c = 0; c < f->channels; c += LINE) VF_FETCH_SOON(row + s * f->width + c);
-    }
 }
 
 /* Some in channels and some panels. */
@@ -183,7 +153,8 @@ typedef struct range {
 
 /* M = (or, after the first in channels, +=) V U of a run, whose V lies among that of `in`. */
 static void multiply(const pass_job *job, const cnn_winograd_run *in, const float *v, const cnn_winograd_run *run,
-                     const cnn_winograd_weights *u, const range *at, float *m, fetcher *src, fetcher *dst)
+                     const cnn_winograd_weights *u, const range *at, float *m, cnn_winograd_fetcher *src,
+                     cnn_winograd_fetcher *dst)
 {
     const pass_plan *plan = job->plan;
     const cnn_conv_panels *panels = &plan->panels;
@@ -195,8 +166,8 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
         const int64_t tiles = cnn_winograd_run_tiles(run, plane);
         for (int64_t i = 0; i < count; i++) {
             const int64_t part = plane * count + i, parts = CNN_WINOGRAD_PLANES * count, panel = at->begin + i;
-            fetch(src, part, parts);
-            fetch(dst, part, parts);
+            cnn_winograd_fetch(src, part, parts);
+            cnn_winograd_fetch(dst, part, parts);
             const bool more = part + 1 < parts, same = i + 1 < count;
             const float *next = !more ? NULL
                                 : same ? cnn_winograd_weights_at(u, panels, plane, panel + 1, at->first)
@@ -233,10 +204,11 @@ static void store_tiles(const pass_job *job, const cnn_winograd_run *run, int64_
                                 .clamps = job->clamps,
                                 .low = job->low,
                                 .high = job->high};
-    for (int64_t i = 0; i < run->count; i++) {
-        const cnn_winograd_tile tile = cnn_winograd_tile_at(t, run->first + i);
+    cnn_winograd_walk walk = cnn_winograd_walk_from(run, 0);
+    for (int64_t i = 0; i < run->count; i++, cnn_winograd_walk_on(&walk)) {
+        const cnn_winograd_tile tile = walk.tile;
         const cnn_winograd_planes from =
-            cnn_winograd_run_planes(run, i, m, plan->m_row, plan->m_plane, plan->panels.width);
+            cnn_winograd_walk_planes(&walk, m, plan->m_row, plan->m_plane, plan->panels.width);
         const int64_t at = ((tile.image * t->rows.dst + tile.y) * t->cols.dst + tile.x) * t->oc + channel;
         store.rows = tile.inside_rows;
         store.columns = tile.inside_columns;
@@ -249,7 +221,8 @@ static void store_tiles(const pass_job *job, const cnn_winograd_run *run, int64_
 
 /* One group of panels for a run, whose V lies among that of `in`; fetches the pixels of `src` meanwhile. */
 static void run_group(const pass_job *job, const cnn_winograd_run *in, const float *v, const cnn_winograd_run *run,
-                      int64_t group, char *cursor, fetcher *src)
+                      int64_t group, char *cursor,
+                      cnn_winograd_fetcher *src)
 {
     const pass_plan *plan = job->plan;
     const cnn_winograd_tiles *t = &plan->tiles;
@@ -258,13 +231,10 @@ static void run_group(const pass_job *job, const cnn_winograd_run *in, const flo
                 .end = cnn_split(plan->panels.count, plan->groups, group + 1)};
     float *m = cnn_take(&cursor, plan->m_bytes), *late = cnn_take(&cursor, plan->u_bytes);
     const cnn_winograd_filters filters = cnn_winograd_filters_of(job->call);
-    fetcher none = {.run = NULL}, dst = {.run = run,
-                                         .h = t->rows.dst,
-                                         .w = t->cols.dst,
-                                         .width = t->oc,
-                                         .images = job->call->out + at.begin * plan->panels.width,
-                                         .channels = cnn_min_i64(at.end * plan->panels.width, t->oc) -
-                                                     at.begin * plan->panels.width};
+    const int64_t channel = at.begin * plan->panels.width;
+    cnn_winograd_fetcher none = {.run = NULL};
+    cnn_winograd_fetcher dst = cnn_winograd_fetch_dst(run, job->call->out, channel,
+                                                      cnn_min_i64(at.end * plan->panels.width, t->oc) - channel);
     for (int64_t part = 0; part < parts; part++) {
         at.first = cnn_split(t->ic, parts, part);
         at.last = cnn_split(t->ic, parts, part + 1);
@@ -290,7 +260,7 @@ static void run_shared(void *arg, int64_t task, int32_t thread)
     const int64_t first = cnn_split(job->chunk.count, blocks, block);
     const cnn_winograd_run run = cnn_winograd_run_of(&plan->tiles, job->chunk.first + first,
                                                      cnn_split(job->chunk.count, blocks, block + 1) - first);
-    fetcher none = {.run = NULL};
+    cnn_winograd_fetcher none = {.run = NULL};
     run_group(job, &job->chunk, job->v, &run, task / blocks, job->scratch + (size_t)thread * thread_bytes(plan), &none);
 }
 
@@ -305,7 +275,6 @@ static void run_block(void *arg, int64_t task, int32_t thread)
 {
     const pass_job *job = arg;
     const pass_plan *plan = job->plan;
-    const cnn_winograd_tiles *t = &plan->tiles;
     const int64_t index = task / plan->parts, part = task % plan->parts;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     float *v = cnn_take(&cursor, plan->v_bytes);
@@ -313,15 +282,10 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     transform_tiles(job, &run, 0, run.count, v);
 
     cnn_winograd_run next = {0};
-    fetcher src = {.run = NULL};
+    cnn_winograd_fetcher src = {.run = NULL};
     if (plan->parts == 1 && index + 1 < plan->chunks) { /* most likely this thread's next task */
         next = block_at(plan, index + 1);
-        src = (fetcher){.run = &next,
-                        .h = t->rows.src,
-                        .w = t->cols.src,
-                        .width = t->ic,
-                        .images = job->src,
-                        .channels = t->ic};
+        src = cnn_winograd_fetch_src(&next, job->src);
     }
     const int64_t end = cnn_split(plan->groups, plan->parts, part + 1);
     for (int64_t group = cnn_split(plan->groups, plan->parts, part); group < end; group++)
@@ -337,7 +301,6 @@ void cnn_winograd_run_pass(const cnn_conv_call *call)
         .plan = &plan,
         .call = call,
         .src = call->pass == CNN_CONV_BACKWARD_DATA ? call->y : call->x,
-        .zero = cnn_conv_zeros(&cursor, t->ic),
     };
     set_activation(&job, call->activation);
     if (call->packed != NULL) {

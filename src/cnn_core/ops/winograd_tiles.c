@@ -3,7 +3,6 @@
 #include "base/memory.h"
 
 #define MOST CNN_WINOGRAD_MOST
-#define POINTS CNN_WINOGRAD_WINDOW
 
 static cnn_winograd_axis axis_of(int64_t src, int64_t dst, int64_t before)
 {
@@ -36,43 +35,41 @@ static int64_t begin(const cnn_winograd_axis *axis, int64_t i)
     return i * (MOST - 1) + cnn_min_i64(i, axis->big);
 }
 
-cnn_winograd_tile cnn_winograd_tile_at(const cnn_winograd_tiles *tiles, int64_t index)
+/* The tile in a row and column of tiles. */
+static void find(const cnn_winograd_tiles *tiles, int64_t row, int64_t col, cnn_winograd_tile *tile)
 {
-    const int64_t col = index % tiles->cols.tiles, rest = index / tiles->cols.tiles;
-    const int64_t row = rest % tiles->rows.tiles;
-    cnn_winograd_tile tile = {.rows = MOST - (row >= tiles->rows.big),
-                              .columns = MOST - (col >= tiles->cols.big),
-                              .image = rest / tiles->rows.tiles,
-                              .y = begin(&tiles->rows, row),
-                              .x = begin(&tiles->cols, col)};
-    tile.inside_rows = (int)cnn_min_i64(tile.rows, tiles->rows.dst - tile.y);
-    tile.inside_columns = (int)cnn_min_i64(tile.columns, tiles->cols.dst - tile.x);
-    return tile;
+    tile->rows = MOST - (row >= tiles->rows.big);
+    tile->columns = MOST - (col >= tiles->cols.big);
+    tile->y = begin(&tiles->rows, row);
+    tile->x = begin(&tiles->cols, col);
+    tile->inside_rows = (int)cnn_min_i64(tile->rows, tiles->rows.dst - tile->y);
+    tile->inside_columns = (int)cnn_min_i64(tile->columns, tiles->cols.dst - tile->x);
 }
 
-/* Pixels of `height` by `width` at (y, x) of an image batch. */
-static void locate(const float *images, int64_t image, int64_t h, int64_t w, int64_t channels, int64_t y, int64_t x,
-                   int height, int width, const float *zero, const float **pixel)
+/* height x width pixels at (y, x) of an image. */
+static cnn_winograd_pixels locate(const float *images, int64_t image, int64_t h, int64_t w, int64_t channels, int64_t y,
+                                  int64_t x, int height, int width)
 {
-    for (int64_t r = y; r < y + height; r++) {
-        const float *row = images + (image * h + r) * w * channels;
-        for (int64_t s = x; s < x + width; s++)
-            *pixel++ = r >= 0 && r < h && s >= 0 && s < w ? row + s * channels : zero;
-    }
+    cnn_winograd_pixels p = {.column = x * channels,
+                             .step = channels,
+                             .first = (int)cnn_min_i64(cnn_max_i64(0, -x), width),
+                             .last = (int)cnn_max_i64(0, cnn_min_i64(width, w - x))};
+    for (int r = 0; r < height; r++)
+        p.row[r] = y + r >= 0 && y + r < h ? images + (image * h + y + r) * w * channels : NULL;
+    return p;
 }
 
-void cnn_winograd_window(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *src,
-                         const float *zero, const float *pixel[CNN_WINOGRAD_PLANES])
+cnn_winograd_pixels cnn_winograd_window(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *src)
 {
-    locate(src, tile->image, tiles->rows.src, tiles->cols.src, tiles->ic, tile->y - tiles->rows.before,
-           tile->x - tiles->cols.before, tile->rows + 2, tile->columns + 2, zero, pixel);
+    return locate(src, tile->image, tiles->rows.src, tiles->cols.src, tiles->ic, tile->y - tiles->rows.before,
+                  tile->x - tiles->cols.before, tile->rows + 2, tile->columns + 2);
 }
 
-void cnn_winograd_results(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *dst,
-                          const float *zero, const float *pixel[CNN_WINOGRAD_PLANES])
+cnn_winograd_pixels cnn_winograd_results(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile,
+                                         const float *dst)
 {
-    locate(dst, tile->image, tiles->rows.dst, tiles->cols.dst, tiles->oc, tile->y, tile->x, tile->rows, tile->columns,
-           zero, pixel);
+    return locate(dst, tile->image, tiles->rows.dst, tiles->cols.dst, tiles->oc, tile->y, tile->x, tile->rows,
+                  tile->columns);
 }
 
 /* How many tiles before this one have big rows, big columns, both. */
@@ -92,25 +89,41 @@ static void count_before(const cnn_winograd_tiles *tiles, int64_t index, int64_t
 
 cnn_winograd_run cnn_winograd_run_of(const cnn_winograd_tiles *tiles, int64_t first, int64_t count)
 {
-    cnn_winograd_run run = {tiles, first, count, {0}};
+    cnn_winograd_run run = {.tiles = tiles, .first = first, .count = count};
     count_before(tiles, first, run.before);
+    count_before(tiles, first + count, run.held);
+    for (int i = 0; i < 4; i++) run.held[i] -= run.before[i];
     return run;
 }
 
-int64_t cnn_winograd_run_tiles(const cnn_winograd_run *run, int64_t plane)
+cnn_winograd_walk cnn_winograd_walk_from(const cnn_winograd_run *run, int64_t index)
 {
-    const int place = cnn_winograd_place(plane);
-    int64_t end[4];
-    count_before(run->tiles, run->first + run->count, end);
-    return end[place] - run->before[place];
+    const cnn_winograd_tiles *tiles = run->tiles;
+    const int64_t first = run->first + index, rest = first / tiles->cols.tiles;
+    cnn_winograd_walk walk = {.tiles = tiles,
+                              .tile.image = rest / tiles->rows.tiles,
+                              .row = rest % tiles->rows.tiles,
+                              .col = first % tiles->cols.tiles};
+    count_before(tiles, first, walk.at);
+    for (int i = 0; i < 4; i++) walk.at[i] -= run->before[i];
+    find(tiles, walk.row, walk.col, &walk.tile);
+    return walk;
 }
 
-cnn_winograd_planes cnn_winograd_run_planes(const cnn_winograd_run *run, int64_t index, float *planes, int64_t row,
-                                            int64_t stride, int64_t panel)
+void cnn_winograd_walk_on(cnn_winograd_walk *walk)
 {
-    cnn_winograd_planes lie = {.stride = stride, .panel = panel};
-    int64_t before[4];
-    count_before(run->tiles, run->first + index, before);
-    for (int i = 0; i < 4; i++) lie.place[i] = planes + (before[i] - run->before[i]) * row;
-    return lie;
+    const cnn_winograd_tiles *tiles = walk->tiles;
+    const bool big_row = walk->tile.rows == MOST, big_col = walk->tile.columns == MOST;
+    walk->at[0]++;
+    walk->at[1] += big_col;
+    walk->at[2] += big_row;
+    walk->at[3] += big_row && big_col;
+    if (++walk->col == tiles->cols.tiles) {
+        walk->col = 0;
+        if (++walk->row == tiles->rows.tiles) {
+            walk->row = 0;
+            walk->tile.image++;
+        }
+    }
+    find(tiles, walk->row, walk->col, &walk->tile);
 }

@@ -6,6 +6,7 @@
 #define CNN_OPS_WINOGRAD_TILES_H
 
 #include "ops/conv.h"
+#include "ukernels/winograd.h"
 
 typedef struct cnn_winograd_axis {
     int64_t tiles, big; /* the first `big` tiles have 4 results, the others 3 */
@@ -28,21 +29,31 @@ typedef struct cnn_winograd_tile {
     int64_t image, y, x; /* of its first result */
 } cnn_winograd_tile;
 
-cnn_winograd_tile cnn_winograd_tile_at(const cnn_winograd_tiles *tiles, int64_t index);
-
-/* The src pixels that a tile sees; `zero` outside the image. */
-void cnn_winograd_window(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *src,
-                         const float *zero, const float *pixel[CNN_WINOGRAD_PLANES]);
-/* The pixels of dst that are a tile's results; `zero` outside the image. */
-void cnn_winograd_results(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *dst,
-                          const float *zero, const float *pixel[CNN_WINOGRAD_PLANES]);
+/* The src pixels that a tile sees. */
+cnn_winograd_pixels cnn_winograd_window(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile,
+                                        const float *src);
+/* The pixels of dst that are a tile's results. */
+cnn_winograd_pixels cnn_winograd_results(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile,
+                                         const float *dst);
 
 /* A run of tiles, and how they lie in planes: the last row and column of points hold big tiles only, packed. */
 typedef struct cnn_winograd_run {
     const cnn_winograd_tiles *tiles;
     int64_t first, count;
-    int64_t before[4]; /* tiles of all before the run, by place (cnn_winograd_planes) */
+    int64_t before[4], held[4]; /* tiles before the run and of it, by place (cnn_winograd_planes) */
 } cnn_winograd_run;
+
+/* Goes through a run, tile by tile. */
+typedef struct cnn_winograd_walk {
+    const cnn_winograd_tiles *tiles;
+    cnn_winograd_tile tile;
+    int64_t row, col; /* of tiles, in the image */
+    int64_t at[4];    /* tiles of the run before this one, by place */
+} cnn_winograd_walk;
+
+/* At the run's tile `index`, which may be its end. */
+cnn_winograd_walk cnn_winograd_walk_from(const cnn_winograd_run *run, int64_t index);
+void cnn_winograd_walk_on(cnn_winograd_walk *walk);
 
 cnn_winograd_run cnn_winograd_run_of(const cnn_winograd_tiles *tiles, int64_t first, int64_t count);
 /* At which of a tile's places (cnn_winograd_planes) a plane lies. */
@@ -52,11 +63,20 @@ static inline int cnn_winograd_place(int64_t plane)
     return 2 * (plane / CNN_WINOGRAD_WINDOW == last) + (plane % CNN_WINOGRAD_WINDOW == last);
 }
 
-/* Tiles of the run that plane p holds. */
-int64_t cnn_winograd_run_tiles(const cnn_winograd_run *run, int64_t plane);
-/* The places of a tile in planes whose rows are `row` floats apart. */
-cnn_winograd_planes cnn_winograd_run_planes(const cnn_winograd_run *run, int64_t index, float *planes, int64_t row,
-                                            int64_t stride, int64_t panel);
+/* Tiles of the run that a plane holds. */
+static inline int64_t cnn_winograd_run_tiles(const cnn_winograd_run *run, int64_t plane)
+{
+    return run->held[cnn_winograd_place(plane)];
+}
+
+/* The places of the walk's tile in planes whose rows are `row` floats apart. */
+static inline cnn_winograd_planes cnn_winograd_walk_planes(const cnn_winograd_walk *walk, float *planes, int64_t row,
+                                                           int64_t stride, int64_t panel)
+{
+    cnn_winograd_planes lie = {.stride = stride, .panel = panel};
+    for (int i = 0; i < 4; i++) lie.place[i] = planes + walk->at[i] * row;
+    return lie;
+}
 
 /* A distance of planes of so many floats: an odd number of cache lines, so that one tile's planes do not all meet in
  * one set of the caches. */

@@ -34,6 +34,13 @@ typedef struct cnn_winograd_planes {
     int64_t panel;  /* from panel to panel of channels */
 } cnn_winograd_planes;
 
+/* The pixels that a tile reads: number (r, s) lies at row[r] + column + s * step. Outside the image all is zero. */
+typedef struct cnn_winograd_pixels {
+    const float *row[CNN_WINOGRAD_WINDOW]; /* the image's row from its begin; NULL outside */
+    int64_t column, step;
+    int first, last; /* columns [first, last) of the tile lie inside */
+} cnn_winograd_pixels;
+
 /* What becomes of a tile's results: to = activation(results + bias + addend), where the activation, if it `clamps`,
  * is a clamp to [low, high] that keeps NaN; else low and high are the infinities. */
 typedef struct cnn_winograd_store {
@@ -46,11 +53,13 @@ typedef struct cnn_winograd_store {
 } cnn_winograd_store;
 
 struct cnn_winograd_kernels {
-    /* B^T d B of a tile of rows x columns results: from pixel[(columns + 2) * row + column][c], c < channels. */
-    void (*src)(int rows, int columns, const float *const *pixel, int64_t channels, const cnn_winograd_planes *to);
+    /* B^T d B of a tile of rows x columns results, from (rows + 2) x (columns + 2) pixels of `channels`. */
+    void (*src)(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
+                const cnn_winograd_planes *to);
 
-    /* A dy A^T, for the gradient of the weights: from pixel[columns * row + column][c]. */
-    void (*diff_dst)(int rows, int columns, const float *const *pixel, int64_t channels, const cnn_winograd_planes *to);
+    /* A dy A^T, for the gradient of the weights: from rows x columns pixels. */
+    void (*diff_dst)(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
+                     const cnn_winograd_planes *to);
 
     /* A^T m A of a tile of rows x columns results, to store->to[row * row_stride + column * column_stride + c]. */
     void (*dst)(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,

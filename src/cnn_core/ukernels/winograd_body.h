@@ -130,13 +130,28 @@ VF_INLINE float *winograd_plane(const cnn_winograd_planes *planes, int row, int 
            c % (2 * VF_WIDTH);
 }
 
-VF_INLINE void winograd_src_tile(const int rows, const int columns, const int lanes, const float *const *pixel,
-                                 int64_t c, const cnn_winograd_planes *to)
+/* Row r of a tile's pixels, channels c on; all of the tile lies `inside` the image, or any part. */
+VF_INLINE void winograd_load_row(const bool inside, const int columns, const int lanes, const cnn_winograd_pixels *from,
+                                 int r, int64_t c, vf *d)
+{
+    for (int s = 0; s < columns; s++) {
+        const bool there = inside || (from->row[r] != NULL && s >= from->first && s < from->last);
+        d[s] = there ? winograd_load(from->row[r] + from->column + s * from->step + c, lanes) : vf_zero();
+    }
+}
+
+static bool winograd_inside(const cnn_winograd_pixels *from, int rows, int columns)
+{
+    return from->row[0] != NULL && from->row[rows - 1] != NULL && from->first <= 0 && from->last >= columns;
+}
+
+VF_INLINE void winograd_src_tile(const bool inside, const int rows, const int columns, const int lanes,
+                                 const cnn_winograd_pixels *from, int64_t c, const cnn_winograd_planes *to)
 {
     vf half[6][6]; /* [row of the window][point] */
     for (int r = 0; r < rows + 2; r++) {
         vf d[6];
-        for (int s = 0; s < columns + 2; s++) d[s] = winograd_load(pixel[(columns + 2) * r + s] + c, lanes);
+        winograd_load_row(inside, columns + 2, lanes, from, r, c, d);
         winograd_b(columns, d, half[r]);
     }
     for (int s = 0; s < columns + 2; s++) {
@@ -147,12 +162,14 @@ VF_INLINE void winograd_src_tile(const int rows, const int columns, const int la
     }
 }
 
-VF_INLINE void winograd_src_channels(const int rows, const int columns, const float *const *pixel, int64_t channels,
-                                     const cnn_winograd_planes *to)
+VF_INLINE void winograd_src_channels(const int rows, const int columns, const cnn_winograd_pixels *from,
+                                     int64_t channels, const cnn_winograd_planes *to)
 {
     int64_t c = 0;
-    for (; c + VF_WIDTH <= channels; c += VF_WIDTH) winograd_src_tile(rows, columns, VF_WIDTH, pixel, c, to);
-    if (c < channels) winograd_src_tile(rows, columns, (int)(channels - c), pixel, c, to);
+    if (winograd_inside(from, rows + 2, columns + 2))
+        for (; c + VF_WIDTH <= channels; c += VF_WIDTH) winograd_src_tile(true, rows, columns, VF_WIDTH, from, c, to);
+    for (; c < channels; c += VF_WIDTH)
+        winograd_src_tile(false, rows, columns, winograd_lanes(channels, c), from, c, to);
 }
 
 /* Calls for every size of tile that there is. */
@@ -164,38 +181,46 @@ VF_INLINE void winograd_src_channels(const int rows, const int columns, const fl
     default: call(3, 3); break;             \
     }
 
-static void winograd_src(int rows, int columns, const float *const *pixel, int64_t channels,
+static void winograd_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                          const cnn_winograd_planes *to)
 {
-#define WINOGRAD_CALL(r, s) winograd_src_channels(r, s, pixel, channels, to)
+#define WINOGRAD_CALL(r, s) winograd_src_channels(r, s, from, channels, to)
     WINOGRAD_SIZES(rows, columns, WINOGRAD_CALL)
 #undef WINOGRAD_CALL
 }
 
-VF_INLINE void winograd_diff_dst_channels(const int rows, const int columns, const float *const *pixel,
-                                          int64_t channels, const cnn_winograd_planes *to)
+VF_INLINE void winograd_diff_dst_tile(const bool inside, const int rows, const int columns, const int lanes,
+                                      const cnn_winograd_pixels *from, int64_t c, const cnn_winograd_planes *to)
 {
-    for (int64_t c = 0; c < channels; c += VF_WIDTH) {
-        const int lanes = winograd_lanes(channels, c);
-        vf half[4][6];
-        for (int r = 0; r < rows; r++) {
-            vf d[4];
-            for (int s = 0; s < columns; s++) d[s] = winograd_load(pixel[columns * r + s] + c, lanes);
-            winograd_a(columns, d, half[r]);
-        }
-        for (int s = 0; s < columns + 2; s++) {
-            vf d[4], t[6];
-            for (int r = 0; r < rows; r++) d[r] = half[r][s];
-            winograd_a(rows, d, t);
-            for (int r = 0; r < rows + 2; r++) vf_store(winograd_plane(to, r, s, c), t[r]);
-        }
+    vf half[4][6];
+    for (int r = 0; r < rows; r++) {
+        vf d[4];
+        winograd_load_row(inside, columns, lanes, from, r, c, d);
+        winograd_a(columns, d, half[r]);
+    }
+    for (int s = 0; s < columns + 2; s++) {
+        vf d[4], t[6];
+        for (int r = 0; r < rows; r++) d[r] = half[r][s];
+        winograd_a(rows, d, t);
+        for (int r = 0; r < rows + 2; r++) vf_store(winograd_plane(to, r, s, c), t[r]);
     }
 }
 
-static void winograd_diff_dst(int rows, int columns, const float *const *pixel, int64_t channels,
+VF_INLINE void winograd_diff_dst_channels(const int rows, const int columns, const cnn_winograd_pixels *from,
+                                          int64_t channels, const cnn_winograd_planes *to)
+{
+    int64_t c = 0;
+    if (winograd_inside(from, rows, columns))
+        for (; c + VF_WIDTH <= channels; c += VF_WIDTH)
+            winograd_diff_dst_tile(true, rows, columns, VF_WIDTH, from, c, to);
+    for (; c < channels; c += VF_WIDTH)
+        winograd_diff_dst_tile(false, rows, columns, winograd_lanes(channels, c), from, c, to);
+}
+
+static void winograd_diff_dst(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                               const cnn_winograd_planes *to)
 {
-#define WINOGRAD_CALL(r, s) winograd_diff_dst_channels(r, s, pixel, channels, to)
+#define WINOGRAD_CALL(r, s) winograd_diff_dst_channels(r, s, from, channels, to)
     WINOGRAD_SIZES(rows, columns, WINOGRAD_CALL)
 #undef WINOGRAD_CALL
 }
