@@ -6,7 +6,7 @@
 
 #include "thread/backend.h"
 
-#if defined(CNN_THREADS_OPENMP) || defined(CNN_THREADS_POOL)
+#if defined(CNN_THREADS_ANY)
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Locks, condition variables and threads, of POSIX or of Windows; only what the pool needs. */
+/* Locks, condition variables and threads, of POSIX or of Windows; only what the teams need. */
 #ifndef CNN_THREAD_OS_H
 #define CNN_THREAD_OS_H
 
@@ -36,9 +36,13 @@ static inline bool cnn_thread_start(cnn_thread_main *main, void *arg)
 
 static inline void cnn_at_fork(void (*in_child)(void)) { (void)in_child; }
 
+/* Lets others have the CPU. */
+static inline void cnn_yield(void) { (void)SwitchToThread(); }
+
 #else
 
 #include <pthread.h>
+#include <sched.h>
 
 typedef pthread_mutex_t cnn_lock;
 typedef pthread_cond_t cnn_condition;
@@ -66,6 +70,8 @@ static inline bool cnn_thread_start(cnn_thread_main *main, void *arg)
 }
 
 static inline void cnn_at_fork(void (*in_child)(void)) { (void)pthread_atfork(NULL, NULL, in_child); }
+
+static inline void cnn_yield(void) { (void)sched_yield(); }
 
 #endif
 

@@ -25,7 +25,7 @@ cnn_status cnn_set_num_threads(int32_t n)
 {
     if (n < 1 || n > CNN_MOST_THREADS)
         return cnn_fail(CNN_INVALID_VALUE, "num_threads: got %d, expected 1 to %d", n, CNN_MOST_THREADS);
-#if !defined(CNN_THREADS_OPENMP) && !defined(CNN_THREADS_POOL)
+#if !defined(CNN_THREADS_ANY)
     if (n > 1) return cnn_fail(CNN_UNSUPPORTED, "num_threads: got %d, but this build runs on one thread", n);
 #endif
     atomic_store_explicit(&num_threads, n, memory_order_relaxed);
@@ -83,9 +83,9 @@ void cnn_parallel(int32_t threads, int64_t tasks, cnn_task_fn *fn, void *arg)
     r.arg = arg;
     r.shares = participants < 1 ? 1 : participants < MOST_SHARES ? participants : MOST_SHARES;
     for (int32_t i = 0; i < r.shares; i++) atomic_init(&r.share[i].next, cnn_split(tasks, r.shares, i));
-#if defined(CNN_THREADS_OPENMP) || defined(CNN_THREADS_POOL)
+#if defined(CNN_THREADS_ANY)
     if (participants > 1) {
-        cnn_backend_run(participants, take_part, &r);
+        cnn_team_run(participants, take_part, &r);
         return;
     }
 #endif
