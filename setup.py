@@ -49,14 +49,16 @@ CORE_FLAGS = [
 VECTOR_FLAGS = ["-O3", "-fno-tree-vectorize"]
 GCC_VECTOR_FLAGS = ["-fno-unswitch-loops", "-fno-split-loops"]
 
-# isa/<name>.c: the architecture that it is for (None: every one) and its flags.
+# isa/<name>.c: the architecture that it is for, and its flags. Scalar is for every one.
 ISAS = {
-    "scalar": (None, None),
     "sse2": ("x86_64", []),
     "avx2": ("x86_64", ["-mavx2", "-mfma", "-mprfchw"]),
     "avx512": ("x86_64", ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprfchw"]),
     "neon": ("aarch64", []),
 }
+# What is there to say what the words mean (scalar, beside another ISA), and what decides no time, is made small.
+SMALL_FLAGS = ["-Os"]
+SMALL_FOLDERS = {"graph", "io"}
 EXTENSION_FLAGS = ["-Os", "-fvisibility=hidden", "-fno-asynchronous-unwind-tables", "-g0"]
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Wstrict-prototypes", "-Werror"]
 SANITIZE_FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-UNDEBUG"]
@@ -89,7 +91,6 @@ class BuildExt(build_ext):
     def initialize_options(self):
         super().initialize_options()
         self.cython_c_in_temp = True
-        self.cython_directives = {"language_level": 3, "binding": True, "embedsignature": True}
 
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
@@ -136,12 +137,12 @@ class BuildExt(build_ext):
     def isa_flags(self) -> dict[Path, list[str]]:
         """The files of isa/ that are for the architecture that is built for, and the flags of each."""
         vector = [*VECTOR_FLAGS, *(GCC_VECTOR_FLAGS if self.takes(GCC_VECTOR_FLAGS) else [])]
-        rows = {source: ISAS[source.stem] for source in CORE.glob("isa/*.c")}
-        return {
-            source: [] if flags is None else [*vector, *flags]
-            for source, (wanted, flags) in rows.items()
-            if wanted in (None, ARCHITECTURE)
+        flags_of = {
+            CORE / f"isa/{name}.c": [*vector, *flags]
+            for name, (wanted, flags) in ISAS.items()
+            if wanted == ARCHITECTURE
         }
+        return {CORE / "isa/scalar.c": SMALL_FLAGS if flags_of else []} | flags_of
 
     def build_core(self, flags: list[str]) -> str:
         """Compiles what changed, several files at a time, and returns the path of the static library."""
@@ -152,7 +153,8 @@ class BuildExt(build_ext):
         flags_of = {source: self.spell([*common_flags, *own, *flags]) for source, own in isas.items()}
         for source in CORE.rglob("*.c"):
             if {"isa", "tests"}.isdisjoint(source.parts):
-                flags_of[source] = self.spell([*common_flags, *flags])
+                own = SMALL_FLAGS if source.parent.name in SMALL_FOLDERS else []
+                flags_of[source] = self.spell([*common_flags, *own, *flags])
 
         # Everything is stale when a header or a flag changed; the stamp holds the flags.
         stamp = folder / "flags"

@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=True, embedsignature=True
+# cython: language_level=3, embedsignature=True, binding=False, auto_pickle=False
+# Functions are built-in ones, and nothing here can be pickled: what Cython adds for more is a fifth of this module.
 """The binding of cnn_core: graphs, runs of them, and sweeps over parameters.
 
 Everything here is thin. Foreign memory enters through one function, `Border.take`; every call into the engine that may

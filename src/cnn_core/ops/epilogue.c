@@ -11,7 +11,7 @@ static void mask_block(void *arg, int64_t task, int32_t thread)
     const int64_t first = task * BLOCK, count = cnn_shape_count(&node->dst_shape) - first;
     float *diff = (float *)(uintptr_t)call->diff_dst + first;
     node->kernels->activation.backward[a->kind](cnn_min_i64(count, BLOCK), (const float *)call->dst + first, diff, diff,
-                                                (float)a->alpha, (float)a->beta);
+                                                (float)a->alpha, (float)a->beta, false);
 }
 
 const float *cnn_epilogue_backward(const cnn_call *call)

@@ -171,7 +171,7 @@ static void apply_forward(const cnn_norm_run *r, int64_t offset, int64_t rows, i
     r->kernels->norm.column_forward(&f);
     if (r->any != NULL)
         r->kernels->activation.forward[r->any->kind](rows * width, f.dst, f.dst, (float)r->any->alpha,
-                                                     (float)r->any->beta);
+                                                     (float)r->any->beta, false);
 }
 
 void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call)

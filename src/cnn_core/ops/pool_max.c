@@ -31,7 +31,7 @@ typedef struct max_job {
     float *y;
     const float *diff_y;
     float *diff_x;
-    cnn_max_row_backward_fn *backward;
+    bool streams;
 } max_job;
 
 static max_job job_of(const cnn_call *call)
@@ -133,8 +133,8 @@ static void backward_rows(void *arg, int64_t task, int32_t thread)
         const int64_t image = n * dst.h * dst.w * dst.c;
         what.first = begin_oh * dst.w;
         what.rows = begin_oh < end_oh ? cnn_ceil_div(end_oh - begin_oh, row_step) : 0;
-        job->backward(&what, job->diff_y + image, job->index + image, (int32_t)(ih * src.w),
-                      job->diff_x + row * src.w * src.c);
+        job->kernels->pool.max_backward(&what, job->diff_y + image, job->index + image, (int32_t)(ih * src.w),
+                                        job->diff_x + row * src.w * src.c, job->streams);
     }
 }
 
@@ -144,9 +144,8 @@ static cnn_status backward(const cnn_call *call)
     job.diff_y = call->diff_dst;
     job.diff_x = call->diff_src[0];
     if (job.diff_x == NULL) return CNN_OK;
-    const bool streams = job.src.c % job.kernels->width == 0 &&
-                         cnn_streams(cnn_shape_count(&call->node->src_shape[0]), call->diff_dst, job.diff_x);
-    job.backward = streams ? job.kernels->pool.max_backward_stream : job.kernels->pool.max_backward;
+    job.streams = job.src.c % job.kernels->width == 0 &&
+                  cnn_streams(cnn_shape_count(&call->node->src_shape[0]), call->diff_dst, job.diff_x);
     const double taps = ((double)job.kernel[0] / (double)job.stride[0] + 1.0) *
                         ((double)job.kernel[1] / (double)job.stride[1] + 1.0);
     const double work = row_work(job.src.w, job.src.c, taps);

@@ -187,7 +187,7 @@ static void finish(const pass_job *job, const cnn_winograd_store *store, int64_t
     for (int r = 0; r < store->rows; r++)
         for (int s = 0; s < store->columns; s++) {
             float *to = store->to + r * store->row_stride + s * store->column_stride;
-            apply(channels, to, to, (float)a->alpha, (float)a->beta);
+            apply(channels, to, to, (float)a->alpha, (float)a->beta, false);
         }
 }
 

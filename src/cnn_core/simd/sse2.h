@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "simd/inline.h"
+
 #define VF_WIDTH 4
 #define VF_REGISTERS 16
 
@@ -19,7 +21,8 @@ static inline vf vf_load(const float *p) { return _mm_loadu_ps(p); }
 static inline void vf_store(float *p, vf a) { _mm_storeu_ps(p, a); }
 static inline void vf_stream(float *p, vf a) { _mm_stream_ps(p, a); }
 static inline void vf_stream_end(void) { _mm_sfence(); }
-static inline vf vf_load_tail(const float *p, int n)
+/* There are no masked loads and stores, and what stands for them is too long to be everywhere. */
+VF_OUTLINE vf vf_load_tail(const float *p, int n)
 {
     switch (n) {
     case 0: return _mm_setzero_ps();
@@ -29,7 +32,7 @@ static inline vf vf_load_tail(const float *p, int n)
     default: return _mm_loadu_ps(p);
     }
 }
-static inline void vf_store_tail(float *p, vf a, int n)
+VF_OUTLINE void vf_store_tail(float *p, vf a, int n)
 {
     if (n > 3) {
         _mm_storeu_ps(p, a);
@@ -62,7 +65,7 @@ static inline vm vm_not(vm a) { return _mm_xor_ps(a, _mm_castsi128_ps(_mm_set1_e
 static inline vf vf_select(vm m, vf yes, vf no) { return _mm_or_ps(_mm_and_ps(m, yes), _mm_andnot_ps(m, no)); }
 
 static inline vf vf_copysign(vf magnitude, vf sign) { return vf_select(_mm_set1_ps(-0.0f), sign, magnitude); }
-static inline vf vf_load_tail_or(const float *p, int n, vf rest)
+VF_OUTLINE vf vf_load_tail_or(const float *p, int n, vf rest)
 {
     const __m128i inside = _mm_cmpgt_epi32(_mm_set1_epi32(n), _mm_setr_epi32(0, 1, 2, 3));
     return vf_select(_mm_castsi128_ps(inside), vf_load_tail(p, n), rest);
@@ -92,7 +95,7 @@ static inline vf vf_bits(vi a) { return _mm_castsi128_ps(a); }
 static inline vi vi_bits(vf a) { return _mm_castps_si128(a); }
 static inline vi vi_set1(int32_t x) { return _mm_set1_epi32(x); }
 static inline vi vi_load(const int32_t *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }
-static inline vi vi_load_tail(const int32_t *p, int n)
+VF_OUTLINE vi vi_load_tail(const int32_t *p, int n)
 {
     switch (n) {
     case 0: return _mm_setzero_si128();
@@ -103,7 +106,7 @@ static inline vi vi_load_tail(const int32_t *p, int n)
     }
 }
 static inline void vi_store(int32_t *p, vi a) { _mm_storeu_si128((__m128i *)(void *)p, a); }
-static inline void vi_store_tail(int32_t *p, vi a, int n)
+VF_OUTLINE void vi_store_tail(int32_t *p, vi a, int n)
 {
     if (n > 3) {
         vi_store(p, a);

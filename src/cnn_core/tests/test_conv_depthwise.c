@@ -294,7 +294,7 @@ static void check_epilogue(const depthwise_case *c, cnn_conv_pass pass)
     static const cnn_activation kinds[] = {CNN_RELU, CNN_RELU6, CNN_LEAKY_RELU, CNN_SILU};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         const struct cnn_activation_attributes activation = {.kind = kinds[i], .alpha = 0.1};
-        call.kernels->activation.forward[kinds[i]](count, plain, expected, 0.1f, 0.0f);
+        call.kernels->activation.forward[kinds[i]](count, plain, expected, 0.1f, 0.0f, false);
         packed_call.activation = call.activation = &activation;
         for (int32_t threads = 1; threads <= 4; threads++) {
             packed_call.threads = threads;

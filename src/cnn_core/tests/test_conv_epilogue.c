@@ -115,7 +115,7 @@ static void check_case(const epilogue_case *c)
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         const struct cnn_activation_attributes activation = {.kind = kinds[i], .alpha = 0.1};
         packed_call.activation = &activation;
-        kernels->activation.forward[kinds[i]](count, plain, expected, 0.1f, 0.0f);
+        kernels->activation.forward[kinds[i]](count, plain, expected, 0.1f, 0.0f, false);
         for (int32_t threads = 1; threads <= 4; threads++) {
             packed_call.threads = threads;
             run(packed_call, out);

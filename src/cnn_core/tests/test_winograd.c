@@ -221,7 +221,7 @@ static void check_epilogue(const cnn_conv *conv, cnn_conv_pass pass)
             call.addend = adds ? addend : NULL;
             call.activation = k == 0 ? NULL : &activation;
             for (int64_t i = 0; i < count; i++) want[i] = adds ? plain[i] + bias[i % channels] + addend[i] : plain[i];
-            if (k > 0) kernels->activation.forward[kinds[k]](count, want, want, 0.1f, 0.0f);
+            if (k > 0) kernels->activation.forward[kinds[k]](count, want, want, 0.1f, 0.0f, false);
             for (int packed = 0; packed < 2; packed++) {
                 memset(out, 0xff, (size_t)count * 4);
                 run_call(call, packed);

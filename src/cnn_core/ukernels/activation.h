@@ -2,24 +2,23 @@
 #ifndef CNN_UKERNELS_ACTIVATION_H
 #define CNN_UKERNELS_ACTIVATION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/random.h"
 #include "cnn_core.h"
 
-/* dst = f(src); alpha and beta as in cnn_attributes.activation. */
-typedef void cnn_activation_forward_fn(int64_t n, const float *src, float *dst, float alpha, float beta);
+/* dst = f(src); alpha and beta as in cnn_attributes.activation. `stream`: stores past the caches, where dst is aligned to
+ * CNN_ALIGNMENT and lies apart from src. */
+typedef void cnn_activation_forward_fn(int64_t n, const float *src, float *dst, float alpha, float beta, bool stream);
 /* diff_src = diff_dst f'(src). kept: dst for sigmoid and tanh, src for the others. */
 typedef void cnn_activation_backward_fn(int64_t n, const float *kept, const float *diff_dst, float *diff_src, float alpha,
-                                        float beta);
+                                        float beta, bool stream);
 
 struct cnn_activation_kernels {
     /* Indexed by cnn_activation. */
     cnn_activation_forward_fn *forward[CNN_ACTIVATION_COUNT];
     cnn_activation_backward_fn *backward[CNN_ACTIVATION_COUNT];
-    /* The same with stores past the caches; the result is aligned to CNN_ALIGNMENT and lies apart from what is read. */
-    cnn_activation_forward_fn *forward_stream[CNN_ACTIVATION_COUNT];
-    cnn_activation_backward_fn *backward_stream[CNN_ACTIVATION_COUNT];
 
     /* PReLU, where element i has the slope slope[i % period]. */
     void (*prelu_forward)(int64_t n, int64_t period, const float *src, const float *slope, float *dst);

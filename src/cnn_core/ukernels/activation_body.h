@@ -177,64 +177,102 @@ VF_INLINE vf hardswish_gradient(vf x, vf g)
     return vf_select(vf_ge(x, vf_set1(3.0f)), g, left);
 }
 
-/* Defines kind_forward and kind_backward, and both again with stores past the caches, from the value of f at x, and the
- * gradient at x (or y, where backward reads that) where that of dst is g; both may use alpha as a, beta as b. */
-#define DEFINE_SWEEPS(kind, store, finish, value, gradient)                                                            \
-    static void kind##_forward(int64_t n, const float *src, float *dst, float alpha, float beta)                       \
+VF_INLINE vf activation_load(const float *p, int64_t left)
+{
+    return left >= VF_WIDTH ? vf_load(p) : vf_load_tail(p, (int)left);
+}
+
+VF_INLINE void activation_store(float *p, vf y, int64_t left, bool stream)
+{
+    if (left < VF_WIDTH)
+        vf_store_tail(p, y, (int)left);
+    else if (stream)
+        vf_stream(p, y);
+    else
+        vf_store(p, y);
+}
+
+/* The two macros below define kind_forward from the value of f at x, and kind_backward from the gradient at x (or y, where
+ * backward reads that) where that of dst is g; both may use alpha as a, beta as b. Their last loop does whatever is left: all
+ * of it where an exponential makes its branches cheap; only the tail of what is `quick`. */
+#define DEFINE_FORWARD(kind, quick, value)                                                                             \
+    static void kind##_forward(int64_t n, const float *src, float *dst, float alpha, float beta, bool stream)          \
     {                                                                                                                  \
         const vf a = vf_set1(alpha), b = vf_set1(beta);                                                                \
         (void)a, (void)b;                                                                                              \
         int64_t i = 0;                                                                                                 \
-        for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                     \
-            const vf x = vf_load(src + i);                                                                             \
-            store(dst + i, value);                                                                                     \
+        if (quick && stream)                                                                                           \
+            for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                 \
+                const vf x = vf_load(src + i);                                                                         \
+                vf_stream(dst + i, value);                                                                             \
+            }                                                                                                          \
+        if (quick)                                                                                                     \
+            for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                 \
+                const vf x = vf_load(src + i);                                                                         \
+                vf_store(dst + i, value);                                                                              \
+            }                                                                                                          \
+        for (; i < n; i += VF_WIDTH) {                                                                                 \
+            const vf x = activation_load(src + i, n - i);                                                              \
+            activation_store(dst + i, value, n - i, stream);                                                           \
         }                                                                                                              \
-        finish;                                                                                                        \
-        if (i < n) {                                                                                                   \
-            const int lanes = (int)(n - i);                                                                            \
-            const vf x = vf_load_tail(src + i, lanes);                                                                 \
-            vf_store_tail(dst + i, value, lanes);                                                                      \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static void kind##_backward(int64_t n, const float *kept, const float *diff_dst, float *diff_src, float alpha,     \
-                                float beta)                                                                            \
-    {                                                                                                                  \
-        const vf a = vf_set1(alpha), b = vf_set1(beta);                                                                \
-        (void)a, (void)b;                                                                                              \
-        int64_t i = 0;                                                                                                 \
-        for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                     \
-            const vf x = vf_load(kept + i), g = vf_load(diff_dst + i);                                                 \
-            store(diff_src + i, gradient);                                                                             \
-        }                                                                                                              \
-        finish;                                                                                                        \
-        if (i < n) {                                                                                                   \
-            const int lanes = (int)(n - i);                                                                            \
-            const vf x = vf_load_tail(kept + i, lanes), g = vf_load_tail(diff_dst + i, lanes);                         \
-            vf_store_tail(diff_src + i, gradient, lanes);                                                              \
-        }                                                                                                              \
+        if (stream) vf_stream_end();                                                                                   \
     }
 
-#define DEFINE_ACTIVATION(kind, value, gradient)                 \
-    DEFINE_SWEEPS(kind, vf_store, (void)0, value, gradient)      \
-    DEFINE_SWEEPS(kind##_stream, vf_stream, vf_stream_end(), value, gradient)
+#define DEFINE_BACKWARD(kind, quick, gradient)                                                                         \
+    static void kind##_backward(int64_t n, const float *kept, const float *diff_dst, float *diff_src, float alpha,     \
+                                float beta, bool stream)                                                               \
+    {                                                                                                                  \
+        const vf a = vf_set1(alpha), b = vf_set1(beta);                                                                \
+        (void)a, (void)b;                                                                                              \
+        int64_t i = 0;                                                                                                 \
+        if (quick && stream)                                                                                           \
+            for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                 \
+                const vf x = vf_load(kept + i), g = vf_load(diff_dst + i);                                             \
+                vf_stream(diff_src + i, gradient);                                                                     \
+            }                                                                                                          \
+        if (quick)                                                                                                     \
+            for (; i + VF_WIDTH <= n; i += VF_WIDTH) {                                                                 \
+                const vf x = vf_load(kept + i), g = vf_load(diff_dst + i);                                             \
+                vf_store(diff_src + i, gradient);                                                                      \
+            }                                                                                                          \
+        for (; i < n; i += VF_WIDTH) {                                                                                 \
+            const vf x = activation_load(kept + i, n - i), g = activation_load(diff_dst + i, n - i);                   \
+            activation_store(diff_src + i, gradient, n - i, stream);                                                   \
+        }                                                                                                              \
+        if (stream) vf_stream_end();                                                                                   \
+    }
 
-DEFINE_ACTIVATION(sigmoid, vf_sigmoid(x), sigmoid_gradient(x, g))
-DEFINE_ACTIVATION(tanh, vf_tanh(x), tanh_gradient(x, g))
-DEFINE_ACTIVATION(relu, relu(x), relu_gradient(x, g))
-DEFINE_ACTIVATION(relu6, clamp(x, 0.0f, 6.0f), clamp_gradient(x, 0.0f, 6.0f, g))
-DEFINE_ACTIVATION(leaky_relu, leaky_relu(x, a), leaky_relu_gradient(x, g, a))
-DEFINE_ACTIVATION(softplus, softplus(x, a, b), softplus_gradient(x, g, a, b))
-DEFINE_ACTIVATION(mish, mish(x), mish_gradient(x, g))
-DEFINE_ACTIVATION(silu, silu(x), silu_gradient(x, g))
-DEFINE_ACTIVATION(gelu, gelu(x), gelu_gradient(x, g))
-DEFINE_ACTIVATION(gelu_tanh, gelu_tanh(x), gelu_tanh_gradient(x, g))
-DEFINE_ACTIVATION(elu, elu(x, vf_set1(1.0f), a), elu_gradient(x, g, vf_set1(1.0f), a))
-DEFINE_ACTIVATION(selu, elu(x, SELU_SCALE, SELU_SCALE_ALPHA), elu_gradient(x, g, SELU_SCALE, SELU_SCALE_ALPHA))
-DEFINE_ACTIVATION(hardswish, hardswish(x), hardswish_gradient(x, g))
-DEFINE_ACTIVATION(hardsigmoid, hardsigmoid(x), hardsigmoid_gradient(x, g))
+DEFINE_FORWARD(sigmoid, false, vf_sigmoid(x))
+DEFINE_BACKWARD(sigmoid, true, sigmoid_gradient(x, g))
+DEFINE_FORWARD(tanh, false, vf_tanh(x))
+DEFINE_BACKWARD(tanh, true, tanh_gradient(x, g))
+DEFINE_FORWARD(relu, true, relu(x))
+DEFINE_BACKWARD(relu, true, relu_gradient(x, g))
+DEFINE_FORWARD(relu6, true, clamp(x, 0.0f, 6.0f))
+DEFINE_BACKWARD(relu6, true, clamp_gradient(x, 0.0f, 6.0f, g))
+DEFINE_FORWARD(leaky_relu, true, leaky_relu(x, a))
+DEFINE_BACKWARD(leaky_relu, true, leaky_relu_gradient(x, g, a))
+DEFINE_FORWARD(softplus, false, softplus(x, a, b))
+DEFINE_BACKWARD(softplus, false, softplus_gradient(x, g, a, b))
+DEFINE_FORWARD(mish, false, mish(x))
+DEFINE_BACKWARD(mish, false, mish_gradient(x, g))
+DEFINE_FORWARD(silu, false, silu(x))
+DEFINE_BACKWARD(silu, false, silu_gradient(x, g))
+DEFINE_FORWARD(gelu, false, gelu(x))
+DEFINE_BACKWARD(gelu, false, gelu_gradient(x, g))
+DEFINE_FORWARD(gelu_tanh, false, gelu_tanh(x))
+DEFINE_BACKWARD(gelu_tanh, false, gelu_tanh_gradient(x, g))
+DEFINE_FORWARD(elu, false, elu(x, vf_set1(1.0f), a))
+DEFINE_BACKWARD(elu, false, elu_gradient(x, g, vf_set1(1.0f), a))
+DEFINE_FORWARD(selu, false, elu(x, SELU_SCALE, SELU_SCALE_ALPHA))
+DEFINE_BACKWARD(selu, false, elu_gradient(x, g, SELU_SCALE, SELU_SCALE_ALPHA))
+DEFINE_FORWARD(hardswish, true, hardswish(x))
+DEFINE_BACKWARD(hardswish, true, hardswish_gradient(x, g))
+DEFINE_FORWARD(hardsigmoid, true, hardsigmoid(x))
+DEFINE_BACKWARD(hardsigmoid, true, hardsigmoid_gradient(x, g))
 
-#undef DEFINE_ACTIVATION
-#undef DEFINE_SWEEPS
+#undef DEFINE_FORWARD
+#undef DEFINE_BACKWARD
 
 /* ---- PReLU ------------------------------------------------------------------------------------------------------- */
 
@@ -381,8 +419,6 @@ static void dropout(int64_t first, int64_t n, const cnn_random_stream *stream, u
     {                                                       \
         .forward = ACTIVATION_TABLE(forward),               \
         .backward = ACTIVATION_TABLE(backward),             \
-        .forward_stream = ACTIVATION_TABLE(stream_forward), \
-        .backward_stream = ACTIVATION_TABLE(stream_backward), \
         .prelu_forward = prelu_forward,                     \
         .prelu_backward = prelu_backward,                   \
         .prelu_backward_slope = prelu_backward_slope,       \

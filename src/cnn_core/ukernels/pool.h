@@ -25,9 +25,10 @@ typedef struct cnn_max_row {
 typedef void cnn_max_row_fn(const cnn_max_row *row, const float *image, float *dst, int32_t *index);
 
 /* For each pixel of diff_src, the first of which has the number `pixel`: the sum of diff_dst over those windows that may
- * cover it whose index is its number. */
+ * cover it whose index is its number. `stream`: stores past the caches, where diff_src is aligned to CNN_ALIGNMENT and c is
+ * a multiple of the vector. */
 typedef void cnn_max_row_backward_fn(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
-                                     float *diff_src);
+                                     float *diff_src, bool stream);
 
 /* dst[c] = the sum over the window, divided by `divisor`. */
 typedef void cnn_mean_window_fn(int64_t c, const cnn_window *window, const float *image, float divisor, float *dst);
@@ -39,8 +40,6 @@ typedef void cnn_weighted_window_fn(int64_t c, const cnn_window *window, const f
 struct cnn_pool_kernels {
     cnn_max_row_fn *max;
     cnn_max_row_backward_fn *max_backward;
-    /* The same with stores past the caches: diff_src is aligned to CNN_ALIGNMENT and c is a multiple of the vector. */
-    cnn_max_row_backward_fn *max_backward_stream;
     cnn_mean_window_fn *mean;
     cnn_weighted_window_fn *weighted;
 };

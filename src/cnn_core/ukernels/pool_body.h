@@ -128,8 +128,8 @@ VF_INLINE void max_window_backward_block(int vectors, int lanes, int64_t at, int
 }
 
 /* Windows that may cover a pixel lie between begin and end, every step-th of them; the index tells whether they had it. */
-VF_INLINE void max_row_backward_stored(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
-                                       bool stream, float *diff_src)
+static void max_row_backward(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
+                             float *diff_src, bool stream)
 {
     const int64_t c = row->c, reach = (row->kernel - 1) * row->dilation;
     cnn_window window = {.rows = row->rows, .row_pitch = row->row_pitch, .col_pitch = row->step};
@@ -145,19 +145,7 @@ VF_INLINE void max_row_backward_stored(const cnn_max_row *row, const float *diff
         window.cols = (end - first + row->step - 1) / row->step;
         POOL_OVER_CHANNELS(max_window_backward_block, c, &window, diff_dst, index, pixel + (int32_t)i, stream, diff_src);
     }
-}
-
-static void max_row_backward(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
-                             float *diff_src)
-{
-    max_row_backward_stored(row, diff_dst, index, pixel, false, diff_src);
-}
-
-static void max_row_backward_stream(const cnn_max_row *row, const float *diff_dst, const int32_t *index, int32_t pixel,
-                                    float *diff_src)
-{
-    max_row_backward_stored(row, diff_dst, index, pixel, true, diff_src);
-    vf_stream_end();
+    if (stream) vf_stream_end();
 }
 
 /* Row by row, so that rounding errors grow with rows + cols, not with rows cols. */
@@ -215,7 +203,6 @@ static void weighted_window(int64_t c, const cnn_window *window, const float *ro
     {                                                   \
         .max = max_row,                                 \
         .max_backward = max_row_backward,               \
-        .max_backward_stream = max_row_backward_stream, \
         .mean = mean_window,                            \
         .weighted = weighted_window,                    \
     }
