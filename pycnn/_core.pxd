@@ -176,6 +176,7 @@ cdef extern from "cnn_api.h" nogil:
         CNN_MEMORY_ACTIVATIONS
         CNN_MEMORY_GRADIENTS
         CNN_MEMORY_WORKSPACE
+        CNN_MEMORY_TABLES
 
     ctypedef enum cnn_recompute:
         CNN_RECOMPUTE_CHEAP

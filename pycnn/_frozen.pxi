@@ -137,10 +137,16 @@ cdef class FrozenPlan:
         cnn_plan_free(self.plan)
 
     def bytes(self):
-        """Bytes by kind; those of `constants` are there once, the others for each run at the same time."""
+        """Bytes by kind; those of `constants` and most of `tables` are there once, the others for each run at the same
+        time. `arrays` is what a FrozenContext holds of arrays when inputs had to be converted."""
+        staged = sum([prod(shape) * (4 if dtype == "float32" else 8)
+                      for shape, dtype in zip(self.input_shapes, self.input_dtypes, strict=True)])
+        results = [prod(shape) * (4 if self.numpy_dtype is float32 else 8) for shape in self.output_shapes]
         return {"constants": cnn_plan_bytes(self.plan, CNN_MEMORY_CONSTANTS),
                 "activations": cnn_plan_bytes(self.plan, CNN_MEMORY_ACTIVATIONS),
-                "workspace": cnn_plan_bytes(self.plan, CNN_MEMORY_WORKSPACE)}
+                "workspace": cnn_plan_bytes(self.plan, CNN_MEMORY_WORKSPACE),
+                "tables": cnn_plan_bytes(self.plan, CNN_MEMORY_TABLES),
+                "arrays": staged + sum([2 * size for size in results if size >= WORTH_KEEPING])}
 
     def run(self, tuple arrays):
         """Runs on one array per input and returns a list of new arrays, one per output."""

@@ -45,8 +45,10 @@ class Plan:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes by kind: 'constants' (weights as they are used, one copy), and of each simultaneous run 'activations'
-        and 'workspace'. Inputs and outputs are the caller's."""
+        """Bytes by kind: 'constants' (weights as they are used; for the model file also as they were given, where
+        Winograd's algorithm uses another form) and 'tables' (what else the plan is made of); and of each simultaneous
+        run 'activations', 'workspace' and 'arrays': a copy of the inputs, for those that do not lie as the engine reads
+        them, and the last two outputs, if they are large, whose memory is used again."""
         return dict(self._frozen.bytes())
 
     @property

@@ -80,7 +80,7 @@ def test_comes_back_to_the_bit(name, tmp_path):
         assert type(result) is type(again)
         assert bits(result) == bits(again)
         assert loaded.input_shapes == plan.input_shapes and loaded.output_shapes == plan.output_shapes
-        assert loaded.memory == plan.memory and loaded.dtype == plan.dtype
+        assert buffers(loaded) == buffers(plan) and loaded.dtype == plan.dtype
         loaded.save(path)
         assert path.read_bytes() == contents[-1]
     # What a kernel makes of the weights leaves no trace, and a plan of either kind can be had from any file.
@@ -89,6 +89,11 @@ def test_comes_back_to_the_bit(name, tmp_path):
     assert all(np.array_equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
     _write(path, contents[0])
     assert bits(pycnn.load(path, winograd=False)(*inputs)) == bits(plan(*inputs))
+
+
+def buffers(plan):
+    """Bytes by kind, without the tables, in which a saved plan has the operations that were folded away."""
+    return {kind: size for kind, size in plan.memory.items() if kind != "tables"}
 
 
 def _write(path, content):
@@ -261,4 +266,4 @@ def test_residual_fuses_again(tmp_path):
     model = settle(Residual(16), images(2, 16, 12, 12))
     plan = pycnn.compile(model, (1, 16, 12, 12))
     plan.save(tmp_path / "model.cnn")
-    assert pycnn.load(tmp_path / "model.cnn").memory == plan.memory
+    assert buffers(pycnn.load(tmp_path / "model.cnn")) == buffers(plan)

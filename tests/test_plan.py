@@ -175,7 +175,11 @@ def test_memory_counts_everything():
     assert plan.memory_bytes == sum(memory.values())
     raw = 4 * (16 * 32 + 32 + 32 * 16 + 16)
     assert raw <= memory["constants"] <= 1.2 * raw + 256
-    assert memory["activations"] == 4 * 2 * 8 * 8 * 32  # the middle; input and output are the caller's
+    assert memory["activations"] == 4 * 2 * 8 * 8 * 32  # the middle
+    assert memory["arrays"] == 4 * 2 * 8 * 8 * 16  # the input, channels-last; small outputs are not kept
+    large = pycnn.compile(model, (2, 16, 64, 64)).memory
+    assert large["arrays"] == 4 * 2 * 64 * 64 * (16 + 2 * 16)
+    assert 0 < memory["tables"] < 65536 and large["tables"] == memory["tables"]
     assert str(f"{plan.memory_bytes:,}") in repr(plan)
 
 

@@ -1,5 +1,9 @@
 """What a compiled network takes: one copy of each weight, and little beside the largest two results."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -28,3 +32,32 @@ def test_resnet50_for_one_image(resnet50):
     assert raw * 0.99 <= packed <= 1.6 * raw  # scale and shift of normalization are gone into weights and bias
     assert plan.memory_bytes == sum(plan.memory.values())
     assert plan.memory_bytes <= 1.15 * (packed + largest_results(resnet50.eval(), shape))
+
+
+GROWTH = """
+import json
+import numpy as np
+import pycnn
+
+def read(file, field):
+    with open("/proc/self/" + file, encoding="ascii") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+model = pycnn.models.resnet50()
+x = np.ones((1, 3, 128, 128), np.float32)
+anonymous, resident = read("smaps_rollup", "Anonymous"), read("status", "VmRSS")
+plan = pycnn.compile(model, x.shape)
+for _ in range(3):
+    y = plan(x)
+grown, peak = read("smaps_rollup", "Anonymous") - anonymous, read("status", "VmHWM") - resident
+print(json.dumps({"said": plan.memory_bytes, "grown": grown, "peak": peak}))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self")
+def test_a_process_grows_by_what_the_plan_says():
+    done = subprocess.run([sys.executable, "-c", GROWTH], check=True, capture_output=True, text=True)
+    bytes_ = json.loads(done.stdout)
+    some = 6 << 20  # the libraries' own: thread stacks, heaps, code that is read for the first time
+    assert 0.9 * bytes_["said"] - some <= bytes_["grown"] <= 1.1 * bytes_["said"] + some
+    assert bytes_["peak"] <= 1.1 * bytes_["said"] + some  # weights are folded one by one, as they are packed

@@ -27,17 +27,21 @@ static size_t table_bytes(const cnn_plan *plan)
     return cnn_size_align(((size_t)plan->graph.num_values + 1) * sizeof(void *));
 }
 
+size_t cnn_plan_context_tables(const cnn_plan *plan)
+{
+    return cnn_size_align(sizeof(cnn_context)) + 2 * table_bytes(plan);
+}
+
 static size_t fixed_bytes(const cnn_plan *plan)
 {
-    const size_t tables = cnn_size_align(sizeof(cnn_context)) + 2 * table_bytes(plan);
-    return cnn_size_add(tables, cnn_size_align(plan->arena_bytes));
+    return cnn_size_add(cnn_plan_context_tables(plan), cnn_size_align(plan->arena_bytes));
 }
 
 static cnn_context *lay_out(const cnn_plan *plan, char *memory)
 {
     char *cursor = memory;
     cnn_context *made = cnn_take(&cursor, sizeof *made);
-    memset(made, 0, cnn_size_align(sizeof *made) + 2 * table_bytes(plan));
+    memset(made, 0, cnn_plan_context_tables(plan));
     made->plan = plan;
     made->bound_data = cnn_take(&cursor, table_bytes(plan));
     made->bound_diff = cnn_take(&cursor, table_bytes(plan));
@@ -89,7 +93,7 @@ void cnn_context_free(cnn_context *context)
 
 size_t cnn_context_bytes(const cnn_context *context)
 {
-    return context->plan->arena_bytes + context->workspace_bytes;
+    return fixed_bytes(context->plan) + context->workspace_bytes;
 }
 
 cnn_status cnn_context_bind(cnn_context *context, cnn_value value, void *data, void *diff)

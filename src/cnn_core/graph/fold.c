@@ -8,8 +8,12 @@
 
 void cnn_constants_free(const cnn_allocator *allocator, cnn_constants *constants)
 {
-    for (int32_t i = 0; i < constants->num_made; i++) cnn_release(allocator, constants->made[i]);
+    for (int32_t v = 0; v < constants->capacity; v++) {
+        if (constants->made != NULL) cnn_release(allocator, constants->made[v]);
+        if (constants->scale != NULL) cnn_release(allocator, constants->scale[v]);
+    }
     cnn_release(allocator, constants->made);
+    cnn_release(allocator, constants->scale);
     cnn_release(allocator, constants->data);
     *constants = (cnn_constants){0};
 }
@@ -24,9 +28,11 @@ static cnn_status make_room(cnn_graph *graph, const void *const *given, cnn_cons
     memcpy(values, graph->values, (size_t)graph->num_values * sizeof *values);
     cnn_release(allocator, graph->values);
     graph->values = values;
+    graph->values_capacity = constants->capacity = (int32_t)most;
     constants->data = cnn_allocate_zeroed(allocator, most + 1, sizeof *constants->data);
-    constants->made = cnn_allocate_zeroed(allocator, 2 * (size_t)graph->num_steps + 1, sizeof *constants->made);
-    if (constants->data == NULL || constants->made == NULL)
+    constants->scale = cnn_allocate_zeroed(allocator, most + 1, sizeof *constants->scale);
+    constants->made = cnn_allocate_zeroed(allocator, most + 1, sizeof *constants->made);
+    if (constants->data == NULL || constants->scale == NULL || constants->made == NULL)
         return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     for (cnn_value v = 0; v < graph->num_values; v++)
         if (graph->values[v].kind == CNN_VALUE_PARAMETER || graph->values[v].kind == CNN_VALUE_STATE)
@@ -34,16 +40,11 @@ static cnn_status make_room(cnn_graph *graph, const void *const *given, cnn_cons
     return CNN_OK;
 }
 
-static void *make_value(cnn_graph *graph, cnn_constants *constants, const cnn_shape *shape, cnn_value *value)
+static cnn_value add_parameter(cnn_graph *graph, const cnn_shape *shape)
 {
-    void *data = cnn_allocate(&graph->allocator, cnn_tensor_bytes(shape, graph->dtype));
-    if (data == NULL) return NULL;
-    constants->made[constants->num_made++] = data;
-    *value = graph->num_values++;
-    constants->data[*value] = data;
-    graph->values[*value] =
+    graph->values[graph->num_values] =
         (cnn_tensor){.kind = CNN_VALUE_PARAMETER, .dtype = graph->dtype, .shape = *shape, .producer = -1};
-    return data;
+    return graph->num_values++;
 }
 
 /* "conv1.weight" gives "conv1.bias", as layers name theirs. */
@@ -94,22 +95,20 @@ static cnn_status fold_step(cnn_graph *graph, const int32_t *uses, cnn_constants
     double *shift = scale + channels.dim[0];
     if (!step->node.row->as_affine(&step->node, src, scale, shift)) return CNN_OK;
 
-    cnn_value weights, bias;
+    const cnn_value old_weights = before->source[1];
+    if (!before->node.row->rescale(&before->node, constants->data[old_weights], scale, NULL)) return CNN_OK;
     const cnn_dtype dtype = graph->dtype;
-    const void *old_weights = constants->data[before->source[1]];
+    const cnn_value weights = add_parameter(graph, &before->node.src_shape[1]), bias = add_parameter(graph, &channels);
+    double *new_scale = cnn_allocate(&graph->allocator, cnn_size_mul((size_t)channels.dim[0], sizeof *new_scale));
+    void *new_bias = cnn_allocate(&graph->allocator, cnn_tensor_bytes(&channels, dtype));
+    constants->scale[weights] = new_scale;
+    constants->data[bias] = constants->made[bias] = new_bias;
+    if (new_scale == NULL || new_bias == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to fold weights");
+    constants->data[weights] = constants->data[old_weights];
+    const double *old_scale = constants->scale[old_weights];
+    for (int64_t c = 0; c < channels.dim[0]; c++) new_scale[c] = old_scale == NULL ? scale[c] : old_scale[c] * scale[c];
     const void *old_bias = before->node.present[2] ? constants->data[before->source[2]] : NULL;
-    const int32_t made = constants->num_made;
-    void *new_weights = make_value(graph, constants, &before->node.src_shape[1], &weights);
-    if (new_weights == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to fold weights");
-    if (!before->node.row->rescale(&before->node, old_weights, scale, new_weights)) {
-        cnn_release(&graph->allocator, constants->made[made]);
-        constants->num_made = made;
-        graph->num_values--;
-        return CNN_OK;
-    }
-    void *new_bias = make_value(graph, constants, &channels, &bias);
-    if (new_bias == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory to fold weights");
-    const char *const weights_name = graph->values[before->source[1]].name;
+    const char *const weights_name = graph->values[old_weights].name;
     memcpy(graph->values[weights].name, weights_name, CNN_NAME_BYTES);
     if (old_bias == NULL)
         name_bias(weights_name, graph->values[bias].name);

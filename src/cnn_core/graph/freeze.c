@@ -45,60 +45,103 @@ static uint32_t packed_sources(const cnn_plan *plan, const cnn_step *step, void 
     return row->packed(&step->node) > 0 ? row->packs : 0;
 }
 
-/* Where everything goes in plan->constant_memory, or how long that must be: with no memory yet, it only counts. */
-static size_t store(cnn_plan *plan, const void *const *data, bool *read)
+typedef struct storing {
+    cnn_plan *plan;
+    const cnn_constants *constants;
+    int32_t *reader; /* by value: one more than the step that reads it as it was given, or 0 */
+    void *scratch;   /* for weights that are scaled on their way */
+} storing;
+
+/* to = the constant as it is used, scaled if it is weights of this step. */
+static void copy_constant(const storing *job, cnn_value v, const cnn_step *step, void *to)
 {
+    const cnn_tensor *tensor = &job->plan->graph.values[v];
+    const size_t bytes = cnn_tensor_bytes(&tensor->shape, tensor->dtype);
+    const double *scale = job->constants->scale[v];
+    if (scale != NULL)
+        (void)step->node.row->rescale(&step->node, job->constants->data[v], scale, to);
+    else if (bytes > 0)
+        memcpy(to, job->constants->data[v], bytes);
+}
+
+static void pack(const storing *job, cnn_step *step, void **src, void *packed)
+{
+    const cnn_value weights = step->source[1];
+    if (weights != CNN_NONE && job->constants->scale[weights] != NULL) {
+        copy_constant(job, weights, step, job->scratch);
+        src[1] = job->scratch;
+    }
+    step->node.row->pack(&step->node, src, packed);
+    step->node.packed = true;
+}
+
+/* Where everything goes in plan->constant_memory, or how long that must be: with no memory yet, it only counts. */
+static size_t store(const storing *job)
+{
+    cnn_plan *plan = job->plan;
     char *cursor = plan->constant_memory;
     size_t bytes = 0;
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
         cnn_step *step = &plan->graph.steps[s];
         void *src[CNN_MAX_SOURCES];
-        given_sources(step, data, src);
+        given_sources(step, job->constants->data, src);
         const uint32_t packs = packed_sources(plan, step, src);
         /* What cannot be read back from its packed form stays beside it, for cnn_plan_save. */
         const uint32_t moved = packs != 0 && (plan->options.final || cnn_plan_unpacks(&step->node)) ? packs : 0;
         for (int32_t i = 0; i < step->node.num_sources; i++)
-            if (step->source[i] != CNN_NONE && !(moved & SRC(i))) read[step->source[i]] = true;
+            if (step->source[i] != CNN_NONE && !(moved & SRC(i))) job->reader[step->source[i]] = s + 1;
         if (packs == 0) continue;
         const size_t size = cnn_size_align(step->node.row->packed(&step->node));
         bytes = cnn_size_add(bytes, size);
         if (cursor == NULL) continue;
-        step->node.row->pack(&step->node, src, cursor);
-        step->node.packed = true;
+        pack(job, step, src, cursor);
         plan->steps[s].packed = cnn_take(&cursor, size);
     }
     for (cnn_value v = 0; v < plan->graph.num_values; v++) {
         const cnn_tensor *tensor = &plan->graph.values[v];
-        if (!read[v] || !is_constant(tensor)) continue;
+        if (job->reader[v] == 0 || !is_constant(tensor)) continue;
         const size_t size = cnn_tensor_bytes(&tensor->shape, tensor->dtype);
         bytes = cnn_size_add(bytes, cnn_size_align(size));
         if (cursor == NULL) continue;
         plan->constants[v] = cursor;
-        if (size > 0) memcpy(cnn_take(&cursor, size), data[v], size);
+        copy_constant(job, v, &plan->graph.steps[job->reader[v] - 1], cnn_take(&cursor, size));
     }
     return bytes;
 }
 
-cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data)
+static size_t largest_scaled(const cnn_plan *plan, const cnn_constants *constants)
+{
+    size_t most = 0;
+    for (cnn_value v = 0; v < plan->graph.num_values; v++) {
+        const cnn_tensor *tensor = &plan->graph.values[v];
+        const size_t bytes = constants->scale[v] == NULL ? 0 : cnn_tensor_bytes(&tensor->shape, tensor->dtype);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+cnn_status cnn_plan_store_constants(cnn_plan *plan, const cnn_constants *constants)
 {
     const cnn_allocator *allocator = &plan->graph.allocator;
     const size_t values = (size_t)plan->graph.num_values + 1;
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
         void *src[CNN_MAX_SOURCES];
-        given_sources(&plan->graph.steps[s], data, src);
+        given_sources(&plan->graph.steps[s], constants->data, src);
         CNN_TRY(check_states(allocator, &plan->graph.steps[s], src));
     }
-    bool *read = cnn_allocate_zeroed(allocator, values, sizeof *read);
+    const storing job = {plan, constants, cnn_allocate_zeroed(allocator, values, sizeof *job.reader),
+                         cnn_allocate(allocator, largest_scaled(plan, constants))};
     plan->constants = cnn_allocate_zeroed(allocator, values, sizeof *plan->constants);
     cnn_status status = CNN_OK;
-    if (read != NULL && plan->constants != NULL) {
-        plan->constant_bytes = store(plan, data, read);
+    if (job.reader != NULL && job.scratch != NULL && plan->constants != NULL) {
+        plan->constant_bytes = store(&job);
         plan->constant_memory = cnn_allocate(allocator, plan->constant_bytes);
     }
-    if (read == NULL || plan->constants == NULL || plan->constant_memory == NULL)
+    if (plan->constant_memory == NULL)
         status = cnn_fail(CNN_OUT_OF_MEMORY, "no memory for the weights of a plan");
     else
-        (void)store(plan, data, read);
-    cnn_release(allocator, read);
+        (void)store(&job);
+    cnn_release(allocator, job.reader);
+    cnn_release(allocator, job.scratch);
     return status;
 }

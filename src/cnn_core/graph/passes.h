@@ -12,11 +12,13 @@ cnn_status cnn_graph_prune(cnn_graph *graph);
  * cnn_epilogue), where its row can do that. `backward`: there will be a backward run. (fuse.c) */
 cnn_status cnn_graph_fuse(cnn_graph *graph, bool backward);
 
-/* Constant parameters by value: what the caller gave, and what folding made. */
+/* Constant parameters by value: what the caller gave, and what folding made. Weights are not scaled before they are packed:
+ * nobody needs the memory for a second copy of all of them. */
 typedef struct cnn_constants {
-    const void **data;  /* [num_values of the graph, as it grows]; NULL: none */
-    void **made;        /* to be freed */
-    int32_t num_made;
+    const void **data; /* [capacity]; NULL: none */
+    double **scale;    /* [capacity]: what the row's `rescale` still has to scale data by, or NULL */
+    void **made;       /* [capacity]: data that is to be freed */
+    int32_t capacity;  /* as many values as the graph can have */
 } cnn_constants;
 
 /* Operations that scale and shift channels by constants, as batch normalization does in evaluation, go into the weights

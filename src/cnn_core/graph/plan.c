@@ -117,7 +117,7 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
             plan_gradients(plan, needed);
             plan_kept(plan);
         }
-        if (given != NULL) status = cnn_plan_store_constants(plan, constants->data);
+        if (given != NULL) status = cnn_plan_store_constants(plan, constants);
         if (given != NULL && status == CNN_OK) status = cnn_plan_chains(plan);
         if (status == CNN_OK) status = cnn_plan_recompute(plan);
         if (status == CNN_OK) status = cnn_plan_memory(plan);
@@ -191,6 +191,28 @@ void cnn_plan_free(cnn_plan *plan)
     cnn_release(&allocator, plan);
 }
 
+static size_t array_bytes(const void *array, size_t count, size_t element)
+{
+    return array == NULL ? 0 : cnn_size_align(cnn_size_mul(count, element));
+}
+
+/* The plan and its arrays, as they were allocated, and what comes with a context. */
+static size_t table_bytes(const cnn_plan *plan)
+{
+    const cnn_graph *graph = &plan->graph;
+    const size_t values = (size_t)graph->num_values + 1, steps = (size_t)graph->num_steps + 1;
+    size_t bytes = cnn_size_align(sizeof *plan) + cnn_plan_context_tables(plan);
+    bytes += array_bytes(graph->values, (size_t)graph->values_capacity, sizeof *graph->values);
+    bytes += array_bytes(graph->steps, (size_t)graph->steps_capacity, sizeof *graph->steps);
+    bytes += array_bytes(graph->description, strlen(cnn_plan_description(plan)) + 1, 1);
+    bytes += array_bytes(plan->values, values, sizeof *plan->values);
+    bytes += array_bytes(plan->steps, steps, sizeof *plan->steps);
+    bytes += array_bytes(plan->events, 3 * steps, sizeof *plan->events);
+    bytes += array_bytes(plan->constants, values, sizeof *plan->constants);
+    bytes += array_bytes(plan->chains, steps - 1, sizeof *plan->chains);
+    return bytes;
+}
+
 size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind)
 {
     switch (kind) {
@@ -199,6 +221,7 @@ size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind)
     case CNN_MEMORY_GRADIENTS: return plan->arena_bytes - plan->forward_bytes;
     case CNN_MEMORY_WORKSPACE:
         return cnn_plan_workspace(plan, plan->options.threads > 0 ? plan->options.threads : cnn_get_num_threads());
+    case CNN_MEMORY_TABLES: return table_bytes(plan);
     }
     return 0;
 }

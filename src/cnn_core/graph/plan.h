@@ -11,7 +11,7 @@
 #ifndef CNN_GRAPH_PLAN_H
 #define CNN_GRAPH_PLAN_H
 
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 #define CNN_NO_BUFFER SIZE_MAX
 
@@ -102,7 +102,7 @@ cnn_status cnn_plan_memory(cnn_plan *plan);
 cnn_status cnn_plan_peak(cnn_plan *plan, size_t *bytes);
 
 /* Copies and packs the constants into the plan; node.packed is set where that is done. (freeze.c) */
-cnn_status cnn_plan_store_constants(cnn_plan *plan, const void *const *data);
+cnn_status cnn_plan_store_constants(cnn_plan *plan, const cnn_constants *constants);
 
 /* True where the weights that the node packs can be read back. (unpack.c) */
 bool cnn_plan_unpacks(const cnn_node *node);
@@ -111,5 +111,8 @@ cnn_status cnn_plan_read_constant(const cnn_plan *plan, cnn_value value, void *d
 
 /* Bytes of workspace for any one step on `threads` threads. */
 size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads);
+
+/* Bytes of a context beside its arena and workspace. (context.c) */
+size_t cnn_plan_context_tables(const cnn_plan *plan);
 
 #endif

@@ -288,10 +288,12 @@ typedef enum cnn_memory {
     CNN_MEMORY_CONSTANTS = 0, /* weights of a frozen plan, as they are used: packed. One for all contexts */
     CNN_MEMORY_ACTIVATIONS,   /* results of operations, and what forward saves for backward. Of each context, as the rest */
     CNN_MEMORY_GRADIENTS,     /* of activations: what backward needs beyond that, after sharing */
-    CNN_MEMORY_WORKSPACE      /* of the operation that needs most */
+    CNN_MEMORY_WORKSPACE,     /* of the operation that needs most */
+    CNN_MEMORY_TABLES         /* of plan and one context: descriptions of operations, offsets, pointers */
 } cnn_memory;
 
-/* Bytes that the plan, or a context of it, takes; parameters, inputs and outputs in the caller's memory are not counted. */
+/* Bytes that the plan, or a context of it, takes: all kinds together are all that was allocated for a plan and a context that
+ * has run. Parameters, inputs and outputs in the caller's memory are not counted. */
 CNN_API size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind);
 
 /* ---- model files ------------------------------------------------------------------------------------------------- */

@@ -275,6 +275,7 @@ static cnn_status forward(const cnn_call *call, const direction *d)
  * count rows, or, transposed, cols. */
 static bool rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled, const direction *d)
 {
+    if (scaled == NULL) return true;
     const cnn_shape *shape = &node->src_shape[1];
     const int64_t cols = shape->dim[1], taps = shape->dim[2] * shape->dim[3];
     const int64_t group_rows = shape->dim[0] / node->attributes.conv.groups;

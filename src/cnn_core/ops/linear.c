@@ -253,6 +253,7 @@ static cnn_status backward(const cnn_call *call)
 static bool rescale(const cnn_node *node, const void *weights, const double *scale, void *scaled)
 {
     if (node->dst_shape.rank != 2) return false;
+    if (scaled == NULL) return true;
     const cnn_shape *shape = &node->src_shape[1];
     for (int64_t i = 0; i < shape->dim[0] * shape->dim[1]; i++) {
         const double factor = scale[i / shape->dim[1]];

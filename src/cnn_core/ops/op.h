@@ -91,8 +91,8 @@ typedef struct cnn_op_row {
     bool (*as_epilogue)(const cnn_node *node, cnn_epilogue *epilogue);
     /* For constant parameters and states in src: dst[:, c] = scale[c] src[:, c] + shift[c]. false, NULL: it is not. */
     bool (*as_affine)(const cnn_node *node, void *const *src, double *scale, double *shift);
-    /* scaled = weights (source 1) such that dst[:, c] is scaled by scale[c]; source 2 is a bias per channel. false, NULL:
-     * it cannot be done. */
+    /* scaled = weights (source 1) such that dst[:, c] is scaled by scale[c]; source 2 is a bias per channel. With scaled
+     * NULL it only tells whether it can. false, NULL: it cannot be done. */
     bool (*rescale)(const cnn_node *node, const void *weights, const double *scale, void *scaled);
     /* For parameters that never change: the bytes that `pack` fills from the sources, and that forward then reads
      * instead of them. NULL, or 0 bytes: forward reads the sources themselves. */

@@ -9,11 +9,13 @@
  * released memory is noticed. */
 typedef struct ledger {
     int64_t calls, fail_at, in_use, mistakes;
+    size_t bytes; /* in use */
 } ledger;
 
 typedef struct block {
     void *whole;
     uint64_t mark;
+    size_t bytes;
 } block;
 
 #define MARK UINT64_C(0x636E6E5F636F7265)
@@ -26,9 +28,10 @@ static void *allocate(void *user, size_t bytes, size_t alignment)
     if (whole == NULL) return NULL;
     const uintptr_t first = (uintptr_t)whole + sizeof(block);
     char *const memory = whole + sizeof(block) + (size_t)(-first & (alignment - 1));
-    const block head = {whole, MARK};
+    const block head = {whole, MARK, bytes};
     memcpy(memory - sizeof head, &head, sizeof head);
     book->in_use++;
+    book->bytes += bytes;
     return memory;
 }
 
@@ -44,6 +47,7 @@ static void release(void *user, void *memory)
     head.mark = 0;
     memcpy((char *)memory - sizeof head, &head, sizeof head);
     book->in_use--;
+    book->bytes -= head.bytes;
     free(head.whole);
 }
 
@@ -173,9 +177,39 @@ static void no_allocation_in_a_run(void)
     CHECK_INT(book.in_use, 0);
 }
 
+/* What a plan says of its memory is, to the byte, what it took. */
+static void plans_count_all_they_take(void)
+{
+    static net_inputs inputs;
+    static net_results results;
+    for (int32_t final = 0; final < 2; final++) {
+        ledger book = {0};
+        const cnn_allocator allocator = {allocate, release, &book};
+        const cnn_plan_options options = {.allocator = &allocator, .threads = 2, .final = final};
+        small_net *net = net_create(CNN_FLOAT32, NULL);
+        cnn_plan *plan = NULL;
+        cnn_context *context = NULL;
+        REQUIRE(net != NULL && cnn_plan_freeze(net->graph, &options, net->data, &plan) == CNN_OK);
+        net_free(net);
+        size_t counted = 0;
+        for (int kind = CNN_MEMORY_CONSTANTS; kind <= CNN_MEMORY_TABLES; kind++)
+            counted += cnn_plan_bytes(plan, (cnn_memory)kind);
+        const size_t of_plan = book.bytes;
+        REQUIRE(cnn_context_create(plan, &context) == CNN_OK);
+        net_fill(CNN_FLOAT32, 0, &inputs);
+        CHECK_INT(net_bind(context, plan, &inputs, &results), CNN_OK);
+        CHECK_INT(cnn_context_forward(context), CNN_OK);
+        CHECK_INT(book.bytes, counted);
+        CHECK_INT(book.bytes - of_plan, cnn_context_bytes(context));
+        cnn_context_free(context);
+        cnn_plan_free(plan);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const test_case tests[] = {TEST(a_frozen_networks_life), TEST(a_frozen_networks_life_in_float64),
-                                      TEST(an_operation_with_backward), TEST(files), TEST(no_allocation_in_a_run)};
+                                      TEST(an_operation_with_backward), TEST(files), TEST(no_allocation_in_a_run),
+                                      TEST(plans_count_all_they_take)};
     return test_main(argc, argv, tests, TEST_COUNT(tests));
 }
