@@ -22,6 +22,14 @@ cdef class Border:
             PyBuffer_Release(&self.buffer)
             self.held = False
 
+    cdef void forget(self):
+        """Gives back the memory that it kept, too."""
+        self.drop()
+        if self.has_staging:
+            PyBuffer_Release(&self.staged)
+            self.has_staging = False
+            self.staging = None
+
     cdef int take(self, array, str name, cnn_dtype dtype, tuple shape, bint channels_last, bint copy) except -1:
         """Sets self.data to dense memory with the array's elements, in the engine's layout. Errors name `name`."""
         cdef cnn_view view

@@ -94,6 +94,9 @@ class Graph:
         ignore_index: int = -100,
     ) -> int: ...
 
+class Arena:
+    bytes: int
+
 class Runner:
     has_backward: bool
     bytes: int
@@ -109,6 +112,7 @@ class Runner:
         reference: bool = False,
         winograd: bool = True,
         recompute: str = "cheap",
+        arena: Arena | None = None,
     ) -> None: ...
     def bind(self, value: int, data: Array, diff: Array | None = None) -> None: ...
     def forward(self, arrays: tuple[Array, ...], seed: int = 0, call: int = 0) -> list[Array]: ...

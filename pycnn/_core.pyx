@@ -24,6 +24,7 @@ from libc.string cimport memset
 import sys
 from _thread import allocate_lock
 from math import prod
+from weakref import ref
 
 from numpy import empty, float32, float64, frombuffer, zeros
 

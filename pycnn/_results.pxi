@@ -60,6 +60,11 @@ cdef class Result:
         self.keeps = self.bytes >= WORTH_KEEPING and counts_are_exact()
         self.known = []
 
+    cdef void forget(self):
+        """Leaves its arrays to those who hold them."""
+        self.known = []
+        self.owner = None
+
     cdef Pages free_pages(self):
         cdef Pages pages
         for pages in self.known:

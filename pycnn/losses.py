@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pycnn._arguments import choice, integer, real
+from pycnn._core import Arena
 from pycnn.parameter import FLOAT_DTYPES, Array
 from pycnn.tracing import Tensor, Traced, Tracer
 
@@ -41,6 +42,7 @@ class Loss:
     def __init__(self, reduction: str = "mean") -> None:
         self.reduction = choice(reduction, "reduction", _REDUCTIONS)
         self._traces: OrderedDict[Any, Traced] = OrderedDict()
+        self._arena = Arena()
         self._last: Traced | None = None
         self._last_value: Array | None = None
 
@@ -88,7 +90,7 @@ class Loss:
         tracer = Tracer(str(dtype))
         source = tracer.input(name, output.shape)
         value = self.trace(tracer, source, self.input_targets(tracer, targets.shape))
-        traced = Traced(tracer, value, copy=True)
+        traced = Traced(tracer, value, copy=True, arena=self._arena)
         if len(self._traces) >= _TRACES_KEPT:
             self._traces.popitem(last=False)
         self._traces[key] = traced

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from pycnn._core import Graph, Runner
+from pycnn._core import Arena, Graph, Runner
 from pycnn.parameter import Array, Parameter
 
 
@@ -301,7 +301,8 @@ def list_outputs(tracer: Tracer, results: Any, watch: bool = False) -> tuple[lis
 
 
 class Traced:
-    """A traced network, ready to run."""
+    """A traced network, ready to run. Traces with one arena run in the same memory: only the one that ran forward last
+    can run backward."""
 
     def __init__(
         self,
@@ -313,9 +314,12 @@ class Traced:
         repeat: bool = True,
         watch: bool = False,
         recompute: str = "cheap",
+        arena: Arena | None = None,
     ) -> None:
         outputs, self.container = list_outputs(tracer, results, watch)
-        self.runner = Runner(tracer.graph, tracer.inputs, outputs, backward, repeat, copy, recompute=recompute)
+        self.runner = Runner(
+            tracer.graph, tracer.inputs, outputs, backward, repeat, copy, recompute=recompute, arena=arena
+        )
         self.held = []
         for value, data, grad, owner in tracer.bindings.values():
             self.runner.bind(value, data, grad)

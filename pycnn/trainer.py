@@ -15,6 +15,7 @@ import numpy as np
 from pycnn import random
 from pycnn._arguments import integer, real
 from pycnn._batches import count_images, make_batches, slices
+from pycnn._core import Arena
 from pycnn._modes import evaluation
 from pycnn._training import Step
 from pycnn.callbacks import Callback
@@ -157,6 +158,7 @@ class Trainer:
         self.should_stop = False
         self._calls = itertools.count()  # numbers the dropout masks of `fit`
         self._traces: OrderedDict[Any, Traced] = OrderedDict()
+        self._arena = Arena()  # a step is one call, so that one is enough for all traces
         self._structure: Any = None
         self._structure_epoch: int | None = None
 
@@ -263,6 +265,7 @@ class Trainer:
             repeat=False,
             watch=train,
             recompute=_RECOMPUTE[self.memory],
+            arena=self._arena,
         )
 
     # -- many

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import random
+from pycnn._core import Arena
 from pycnn.parameter import FLOAT_DTYPES, Array, Parameter, StructureEpoch
 from pycnn.tracing import Tensor, Traced, Tracer
 
@@ -71,6 +72,7 @@ class Module:
         hidden["training"] = True
         hidden["_version"] = 0
         hidden["_traces"] = OrderedDict()
+        hidden["_arena"] = Arena()  # one for all traces: only the last forward can be gone back from
         hidden["_last"] = None
         hidden["_last_key"] = None
 
@@ -406,7 +408,7 @@ class Module:
             return traces[signature]
         dtype_name = str(own) if own is not None else str(arrays[0].dtype.newbyteorder("="))
         tracer, results = self.trace(tuple(a.shape for a in arrays), dtype_name)
-        traced = Traced(tracer, results, copy=self.training)
+        traced = Traced(tracer, results, copy=self.training, arena=self.__dict__["_arena"])
         if len(traces) >= _TRACES_KEPT:
             traces.popitem(last=False)
         traces[key, self._structure()] = traced  # asked again: forward may have set attributes
