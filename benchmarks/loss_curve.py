@@ -13,7 +13,6 @@ import argparse
 import copy
 import functools
 import sys
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -21,9 +20,7 @@ import torch
 
 import pycnn
 from pycnn import losses, models, optim, tracing
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import torch_models
+from pycnn.bench.engines import torch_networks
 
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -69,7 +66,7 @@ def main():
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
-    model = torch_models.resnet18(CLASSES)
+    model = torch_networks.resnet18(CLASSES)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

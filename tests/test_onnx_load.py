@@ -292,15 +292,15 @@ def test_initializers_are_parameters_and_buffers(path):
 def test_it_trains_and_copies(path):
     model, _ = small_network(path)
     twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-    x = normal((6, 3, 5, 6))
+    targets = np.array([0, 1] * 3)
+    x = normal((6, 3, 5, 6)) + targets[:, None, None, None].astype(np.float32)
     np.testing.assert_array_equal(twin(x), model(x))
     before = model.state_dict()
     model.train()
     optimizer = pycnn.optim.SGD(model.parameters(), 0.3)
     trainer = pycnn.Trainer(model, pycnn.losses.CrossEntropyLoss(), optimizer)
-    targets = np.array([0, 1] * 3)
     losses = [trainer.step(x, targets) for _ in range(60)]
-    assert losses[-1] < losses[0] - 0.01
+    assert losses[-1] < 0.1 * losses[0]
     changed = {name for name, array in model.state_dict().items() if not np.array_equal(array, before[name])}
     assert changed >= set(before) - {"conv.bias"}  # which normalization makes of no effect
 

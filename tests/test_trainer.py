@@ -183,12 +183,17 @@ def test_clip_norm_bounds_the_update():
 
 def test_frozen_layers_stay():
     model = network()
+    model[0].weight.grad[...] = 1e6  # of some step before
     model[0].requires_grad_(False)
     frozen = model[0].weight.data.copy()
-    train = trainer(model)
+    train, alone = trainer(model, clip_norm=10.0), trainer(clip_norm=10.0)
+    alone.model[0].requires_grad_(False)
     x, y = stripes(9)
-    train.step(x, y)
+    for _ in range(2):
+        assert train.step(x, y) == alone.step(x, y)
     np.testing.assert_array_equal(model[0].weight.data, frozen)
+    assert not model[0].weight.grad.any()
+    assert_same(model, alone.model.state_dict())  # what lay there reached neither the norm nor an update
     model[0].requires_grad_(True)
     train.step(x, y)
     assert (model[0].weight.data != frozen).any()
