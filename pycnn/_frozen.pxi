@@ -37,12 +37,13 @@ cdef class FrozenContext:
         return results
 
 
-cdef cnn_plan_options plan_options(bint winograd, int32_t threads, bint reference):
+cdef cnn_plan_options plan_options(bint winograd, int32_t threads, bint reference, bint final):
     cdef cnn_plan_options options
     memset(&options, 0, sizeof(options))
     options.reference = reference
     options.direct = not winograd
     options.threads = threads
+    options.final = final
     return options
 
 
@@ -58,10 +59,11 @@ cdef class FrozenPlan:
     cdef list idle
 
     @staticmethod
-    def freeze(Graph graph, list constants, bint winograd=True, int32_t threads=0, bint reference=False):
+    def freeze(Graph graph, list constants, bint winograd=True, int32_t threads=0, bint reference=False,
+               bint final=False):
         """A plan of the graph; `constants` is [(value, array)]."""
         cdef FrozenPlan made = FrozenPlan.__new__(FrozenPlan)
-        cdef cnn_plan_options options = plan_options(winograd, threads, reference)
+        cdef cnn_plan_options options = plan_options(winograd, threads, reference, final)
         cdef cnn_status status
         cdef Memory memory
         cdef const void **data
@@ -83,10 +85,10 @@ cdef class FrozenPlan:
         return made
 
     @staticmethod
-    def load(bytes content not None, bint winograd=True, int32_t threads=0):
+    def load(bytes content not None, bint winograd=True, int32_t threads=0, bint final=False):
         """The plan that a model file holds; `content` is the file's."""
         cdef FrozenPlan made = FrozenPlan.__new__(FrozenPlan)
-        cdef cnn_plan_options options = plan_options(winograd, threads, False)
+        cdef cnn_plan_options options = plan_options(winograd, threads, False, final)
         cdef const char *memory = PyBytes_AsString(content)
         cdef size_t size = len(content)
         cdef cnn_status status

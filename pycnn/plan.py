@@ -83,7 +83,7 @@ class Plan:
             path: name of the file; .cnn is usual.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written. RuntimeError: the plan is `final`.
         """
         content = self._frozen.save()
         with replacing(Path(path)) as file:
@@ -103,7 +103,9 @@ def _input_shapes(input_shape: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(integer(size, "input_shape", 0) for size in shape) for shape in shapes)
 
 
-def compile(model: Module, input_shape: Any, threads: int | None = None, winograd: bool = True) -> Plan:
+def compile(
+    model: Module, input_shape: Any, threads: int | None = None, winograd: bool = True, *, final: bool = False
+) -> Plan:
     """Compiles a network for inference.
 
     The network is traced in evaluation mode; batch normalizations are folded into the layers before them (Jacob et al.,
@@ -117,6 +119,8 @@ def compile(model: Module, input_shape: Any, threads: int | None = None, winogra
         threads: for its runs; None: `pycnn.get_num_threads()` at the time of each.
         winograd: allow Winograd's algorithm for 3x3 convolutions: faster, with a relative rounding error of up to 3e-6
             instead of about 1e-6.
+        final: the plan will not be saved, so that it keeps one copy of each weight also where Winograd's algorithm uses
+            another form of it.
 
     Returns:
         The plan.
@@ -136,7 +140,7 @@ def compile(model: Module, input_shape: Any, threads: int | None = None, winogra
     if container is not None:
         tracer.graph.describe(json.dumps({"container": "list" if issubclass(container, list) else "tuple"}))
     constants = [(value, data) for value, data, _, _ in tracer.bindings.values()]
-    return Plan(FrozenPlan.freeze(tracer.graph, constants, bool(winograd), wanted), container)
+    return Plan(FrozenPlan.freeze(tracer.graph, constants, bool(winograd), wanted, final=bool(final)), container)
 
 
 def name_values(model: Module, tracer: Tracer, outputs: list[int]) -> None:
@@ -151,13 +155,15 @@ def name_values(model: Module, tracer: Tracer, outputs: list[int]) -> None:
         tracer.graph.name(value, "y" if len(outputs) == 1 else f"y{i}")
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None, winograd: bool = True) -> Plan:
+def load(
+    path: str | os.PathLike[str], threads: int | None = None, winograd: bool = True, *, final: bool = False
+) -> Plan:
     """Reads a model file, as `Plan.save` or a C program wrote it.
 
     Args:
         path: name of the file.
-        threads, winograd: as `pycnn.compile` has them. With the `winograd` of the plan that was saved, and on the same
-            instruction set, the outputs are the same to the bit.
+        threads, winograd, final: as `pycnn.compile` has them. With the `winograd` of the plan that was saved, and on
+            the same instruction set, the outputs are the same to the bit.
 
     Returns:
         The plan. Several outputs come as `forward` returned them, a tuple or a list.
@@ -169,7 +175,7 @@ def load(path: str | os.PathLike[str], threads: int | None = None, winograd: boo
     wanted = 0 if threads is None else integer(threads, "threads", 1)
     content = Path(path).read_bytes()
     try:
-        frozen = FrozenPlan.load(content, bool(winograd), wanted)
+        frozen = FrozenPlan.load(content, bool(winograd), wanted, final=bool(final))
     except FormatError as error:
         raise FormatError(f"{os.fspath(path)}: {error}") from None
     return Plan(frozen, _container(frozen))

@@ -24,6 +24,22 @@ def largest_results(model, shape):
     return sizes[-1] + sizes[-2]
 
 
+def test_a_final_plan_has_one_copy_of_each_weight(resnet50, tmp_path):
+    shape = (1, 3, 64, 64)
+    plan, final = pycnn.compile(resnet50, shape), pycnn.compile(resnet50, shape, final=True)
+    x = np.ones(shape, np.float32)
+    assert np.array_equal(final(x), plan(x))
+    plan.save(tmp_path / "model.cnn")
+    loaded = pycnn.load(tmp_path / "model.cnn", final=True)
+    assert np.array_equal(loaded(x), plan(x)) and loaded.memory["constants"] == final.memory["constants"]
+    for unsaved in (final, loaded):
+        with pytest.raises(RuntimeError, match="final"):
+            unsaved.save(tmp_path / "other.cnn")
+    # Some layers of 3x3, each of 64 x 64 channels or a multiple, run by Winograd's algorithm, if it is worth it.
+    saved = plan.memory["constants"] - final.memory["constants"]
+    assert saved % (4 * 9 * 64 * 64) == 0 and saved > (-1 if pycnn.cpu_info()["isa"] == "scalar" else 0)
+
+
 def test_resnet50_for_one_image(resnet50):
     shape = (1, 3, 224, 224)
     plan = pycnn.compile(resnet50, shape)
