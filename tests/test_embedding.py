@@ -165,7 +165,7 @@ def test_makefile_and_setup_compile_alike(tmp_path):
     [make] = need("make")
     constants = {}
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(("ISAS", "_FLAGS")):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(("ISAS", "_FLAGS", "_FOLDERS")):
             constants[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
     steps = run(make, "--dry-run", "--directory", ROOT / "src/cnn_core", f"BUILD={tmp_path}", "WERROR=1", "CC=gcc")
     commands = {words[words.index("-c") + 1]: words for words in map(shlex.split, steps.splitlines()) if "-c" in words}
@@ -177,9 +177,13 @@ def test_makefile_and_setup_compile_alike(tmp_path):
         return {word for word in kept if word not in levels[:-1]}
 
     common = {*constants["CORE_FLAGS"], *constants["WARNING_FLAGS"], "-fPIC"} - {"-g0"}
-    assert flags("graph/plan.c") == common
+    small = (common - {"-O2"}) | {*constants["SMALL_FLAGS"]}
+    vector = (common - {"-O2"}) | {*constants["VECTOR_FLAGS"], *constants["GCC_VECTOR_FLAGS"]}
+    assert {"isa/scalar.c", "graph/plan.c", "ops/conv.c"} < commands.keys()
     for source in commands:
-        if source.startswith("isa/"):
-            _, own = constants["ISAS"][Path(source).stem]
-            vector = {*constants["VECTOR_FLAGS"], *constants["GCC_VECTOR_FLAGS"]}
-            assert flags(source) == (common if own is None else (common - {"-O2"}) | vector | set(own)), source
+        folder, name = Path(source).parent.name, Path(source).stem
+        if folder == "isa":
+            wanted = small if name == "scalar" else vector | {*constants["ISAS"][name][1]}
+        else:
+            wanted = small if folder in constants["SMALL_FOLDERS"] else common
+        assert flags(source) == wanted, source
