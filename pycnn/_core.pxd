@@ -316,6 +316,9 @@ cdef extern from "cnn_api.h" nogil:
     size_t cnn_context_bytes(const cnn_context *context)
     cnn_status cnn_context_bind(cnn_context *context, cnn_value value, void *data, void *diff)
     cnn_status cnn_context_random(cnn_context *context, uint64_t seed, uint64_t call)
+    ctypedef void (*cnn_executor_fn)(void *state, int32_t participants,
+                                     void (*part)(void *arg, int32_t participant) noexcept, void *arg) noexcept
+    cnn_status cnn_context_set_executor(cnn_context *context, cnn_executor_fn executor, void *state)
     cnn_status cnn_context_forward(cnn_context *context)
     cnn_status cnn_context_backward(cnn_context *context)
 

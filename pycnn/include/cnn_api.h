@@ -28,7 +28,8 @@
     F(fill_uniform) F(fill_normal) F(view_is_dense) F(view_import) \
     F(graph_create_with) F(graph_name) F(graph_describe) F(plan_single) F(plan_num_inputs) F(plan_num_outputs) \
     F(plan_input) F(plan_output) F(plan_find) F(plan_shape) F(plan_dtype) F(plan_name) F(plan_description) \
-    F(plan_save) F(plan_save_memory) F(plan_load) F(plan_load_memory) F(plan_context_bytes) F(context_create_in)
+    F(plan_save) F(plan_save_memory) F(plan_load) F(plan_load_memory) F(plan_context_bytes) F(context_create_in) \
+    F(context_set_executor)
 
 /* The type of a function, from its declaration in cnn_core.h. */
 #ifdef __cplusplus
@@ -129,6 +130,7 @@ static inline int import_cnn_core(void)
 #define cnn_plan_load_memory cnn_api_table->plan_load_memory
 #define cnn_plan_context_bytes cnn_api_table->plan_context_bytes
 #define cnn_context_create_in cnn_api_table->context_create_in
+#define cnn_context_set_executor cnn_api_table->context_set_executor
 
 #endif
 #endif

@@ -14,6 +14,7 @@ struct cnn_context {
     bool owned;          /* its memory comes from the plan's allocator, not from the caller */
     uint64_t random_seed, random_call;
     bool forward_done, backward_done;
+    cnn_executor executor;
 };
 
 static int32_t wanted_threads(const cnn_plan *plan)
@@ -116,6 +117,17 @@ cnn_status cnn_context_random(cnn_context *context, uint64_t seed, uint64_t call
     context->random_seed = seed;
     context->random_call = call;
     return CNN_OK;
+}
+
+cnn_status cnn_context_set_executor(cnn_context *context, cnn_executor_fn executor, void *state)
+{
+    context->executor = (cnn_executor){.run = executor, .state = state};
+    return CNN_OK;
+}
+
+const cnn_executor *cnn_context_enter(const cnn_context *context)
+{
+    return cnn_use_executor(context->executor.run == NULL ? NULL : &context->executor);
 }
 
 /* The thread count may have risen since the last run; this is the only allocation after creation. */
@@ -232,7 +244,7 @@ static cnn_status run_chain(const cnn_context *context, const cnn_chain *chain)
     return cnn_chain_run(chain, call);
 }
 
-cnn_status cnn_context_forward(cnn_context *context)
+static cnn_status forward(cnn_context *context)
 {
     const cnn_plan *plan = context->plan;
     context->forward_done = false;
@@ -248,6 +260,14 @@ cnn_status cnn_context_forward(cnn_context *context)
     context->forward_done = true;
     context->backward_done = false;
     return CNN_OK;
+}
+
+cnn_status cnn_context_forward(cnn_context *context)
+{
+    const cnn_executor *before = cnn_context_enter(context);
+    const cnn_status status = forward(context);
+    (void)cnn_use_executor(before);
+    return status;
 }
 
 #define ADD_BLOCK 16384
@@ -334,7 +354,7 @@ static void start_gradients(const cnn_context *context)
     }
 }
 
-cnn_status cnn_context_backward(cnn_context *context)
+static cnn_status backward(cnn_context *context)
 {
     const cnn_plan *plan = context->plan;
     if (!plan->options.backward) return cnn_fail(CNN_INVALID_STATE, "backward: the plan was made for forward only");
@@ -352,4 +372,12 @@ cnn_status cnn_context_backward(cnn_context *context)
                                                 : run_forward(context, event.pass, event.step));
     }
     return CNN_OK;
+}
+
+cnn_status cnn_context_backward(cnn_context *context)
+{
+    const cnn_executor *before = cnn_context_enter(context);
+    const cnn_status status = backward(context);
+    (void)cnn_use_executor(before);
+    return status;
 }

@@ -115,4 +115,7 @@ size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads);
 /* Bytes of a context beside its arena and workspace. (context.c) */
 size_t cnn_plan_context_tables(const cnn_plan *plan);
 
+/* Regions of this thread run as the context wants, until cnn_use_executor gets back what is returned. (context.c) */
+const cnn_executor *cnn_context_enter(const cnn_context *context);
+
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "graph/plan.h"
 #include "ops/sweep.h"
 
 static void clear_piece(void *arg, const cnn_segment *segment, int64_t start, int64_t n, int64_t task)
@@ -57,7 +58,7 @@ static cnn_status update_group(const cnn_training *training, const cnn_update_gr
     return cnn_soft_threshold(training->dtype, group->num_shrunk, group->shrunk, group->threshold);
 }
 
-cnn_status cnn_context_train(cnn_context *context, const cnn_training *training, double *penalty, double *norm)
+static cnn_status train(cnn_context *context, const cnn_training *training, double *penalty, double *norm)
 {
     double own_penalty = 0.0, own_norm = 0.0, scale;
     if (!training->accumulate) CNN_TRY(clear_gradients(training));
@@ -75,4 +76,12 @@ cnn_status cnn_context_train(cnn_context *context, const cnn_training *training,
     if (penalty != NULL) *penalty = own_penalty;
     if (norm != NULL) *norm = own_norm;
     return CNN_OK;
+}
+
+cnn_status cnn_context_train(cnn_context *context, const cnn_training *training, double *penalty, double *norm)
+{
+    const cnn_executor *before = cnn_context_enter(context);
+    const cnn_status status = train(context, training, penalty, norm);
+    (void)cnn_use_executor(before);
+    return status;
 }

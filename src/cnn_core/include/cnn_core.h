@@ -336,6 +336,16 @@ CNN_API cnn_status cnn_context_bind(cnn_context *context, cnn_value value, void 
 /* Random numbers of a run (dropout) are a pure function of (seed, call, operation, element): Philox 4x32-10. */
 CNN_API cnn_status cnn_context_random(cnn_context *context, uint64_t seed, uint64_t call);
 
+/* A program's own way to run work side by side, in place of the library's threads. A run gives its work in parts; the
+ * executor calls part(arg, p) for p = 0 .. participants - 1, each at most once and from whatever threads it likes, and
+ * returns when all that it called have returned. The parts share the work among themselves: it may call fewer, or one after
+ * another, and what is left the calling thread does. Results are the same, to the bit. */
+typedef void (*cnn_executor_fn)(void *state, int32_t participants, void (*part)(void *arg, int32_t participant), void *arg);
+
+/* The executor of this context's runs, and its state, which must stay until the last of them; NULL: the library's threads.
+ * `participants` is at most the plan's threads, or cnn_get_num_threads(), and the work of a small operation is not shared. */
+CNN_API cnn_status cnn_context_set_executor(cnn_context *context, cnn_executor_fn executor, void *state);
+
 CNN_API cnn_status cnn_context_forward(cnn_context *context);
 /* CNN_INVALID_STATE before the first forward, or the second time in a plan without `repeat`. */
 CNN_API cnn_status cnn_context_backward(cnn_context *context);

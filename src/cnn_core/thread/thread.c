@@ -1,6 +1,7 @@
 #include "thread/thread.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "base/memory.h"
 #include "base/status.h"
@@ -74,6 +75,39 @@ static void take_part(void *arg, int32_t participant)
     cnn_restore_denormals(control);
 }
 
+static _Thread_local const cnn_executor *own_executor;
+
+const cnn_executor *cnn_use_executor(const cnn_executor *executor)
+{
+    const cnn_executor *before = own_executor;
+    own_executor = executor;
+    return before;
+}
+
+/* What an executor gets to see of a region. Its numbers index memory: each is let in once, and no other one. */
+typedef struct guarded {
+    region *region;
+    int32_t participants;
+    atomic_bool seen[CNN_MOST_THREADS];
+} guarded;
+
+static void take_guarded_part(void *arg, int32_t participant)
+{
+    guarded *g = arg;
+    if (participant < 0 || participant >= g->participants) return;
+    if (!atomic_exchange_explicit(&g->seen[participant], true, memory_order_relaxed)) take_part(g->region, participant);
+}
+
+static void run_by(const cnn_executor *executor, int32_t participants, region *r)
+{
+    guarded g;
+    g.region = r;
+    g.participants = participants < CNN_MOST_THREADS ? participants : CNN_MOST_THREADS;
+    for (int32_t p = 0; p < g.participants; p++) atomic_init(&g.seen[p], false);
+    executor->run(executor->state, g.participants, take_guarded_part, &g);
+    take_part(r, 0); /* what it left */
+}
+
 void cnn_parallel(int32_t threads, int64_t tasks, cnn_task_fn *fn, void *arg)
 {
     const int32_t participants = tasks < threads ? (int32_t)tasks : threads;
@@ -83,6 +117,10 @@ void cnn_parallel(int32_t threads, int64_t tasks, cnn_task_fn *fn, void *arg)
     r.arg = arg;
     r.shares = participants < 1 ? 1 : participants < MOST_SHARES ? participants : MOST_SHARES;
     for (int32_t i = 0; i < r.shares; i++) atomic_init(&r.share[i].next, cnn_split(tasks, r.shares, i));
+    if (participants > 1 && own_executor != NULL) {
+        run_by(own_executor, participants, &r);
+        return;
+    }
 #if defined(CNN_THREADS_ANY)
     if (participants > 1) {
         cnn_team_run(participants, take_part, &r);
