@@ -189,7 +189,7 @@ static bool find_cuts(const survey *y, size_t limit)
     const int32_t steps = y->plan->graph.num_steps;
     y->cost[0] = 0.0;
     for (int32_t end = 1; end <= steps; end++) {
-        y->cost[end] = INFINITY;
+        y->cost[end] = (double)INFINITY;
         for (int32_t begin = end - 1; begin >= 0 && y->kept[end] - y->kept[begin] <= limit; begin--) {
             const double cost = y->cost[begin] + (end < steps ? (double)y->crossing[end - 1] : 0.0);
             if (cost >= y->cost[end]) continue;
@@ -238,7 +238,7 @@ static cnn_status choose_segments(const survey *y)
     for (int32_t s = 0; s < plan->graph.num_steps; s++) y->cut[s] = false;
     if (best > 0) (void)find_cuts(y, best);
     drop_segments(y);
-    return drop_cheap(y, INFINITY, 0);
+    return drop_cheap(y, (double)INFINITY, 0);
 }
 
 /* ---- both --------------------------------------------------------------------------------------------------------------- */
