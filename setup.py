@@ -51,7 +51,7 @@ GCC_VECTOR_FLAGS = ["-fno-unswitch-loops", "-fno-split-loops"]
 
 # isa/<name>.c: the architecture that it is for, and its flags. Scalar is for every one.
 ISAS = {
-    "sse2": ("x86_64", []),
+    "sse2": ("x86_64", ["-fno-schedule-insns2"]),  # gcc's; smaller, and on SSE2 not slower
     "avx2": ("x86_64", ["-mavx2", "-mfma", "-mprfchw"]),
     "avx512": ("x86_64", ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprfchw"]),
     "neon": ("aarch64", []),
@@ -136,9 +136,10 @@ class BuildExt(build_ext):
 
     def isa_flags(self) -> dict[Path, list[str]]:
         """The files of isa/ that are for the architecture that is built for, and the flags of each."""
-        vector = [*VECTOR_FLAGS, *(GCC_VECTOR_FLAGS if self.takes(GCC_VECTOR_FLAGS) else [])]
+        gcc = self.takes(GCC_VECTOR_FLAGS)
+        vector = [*VECTOR_FLAGS, *(GCC_VECTOR_FLAGS if gcc else [])]
         flags_of = {
-            CORE / f"isa/{name}.c": [*vector, *flags]
+            CORE / f"isa/{name}.c": [*vector, *(flag for flag in flags if gcc or flag.startswith("-m"))]
             for name, (wanted, flags) in ISAS.items()
             if wanted == ARCHITECTURE
         }
