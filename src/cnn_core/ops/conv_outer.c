@@ -2,7 +2,7 @@
  * over pixels.
  *
  * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output
- * channels; of a kernel of one tap the other way round, since then the sums lie as the weights do. A task sums a
+ * channels; of a kernel of one tap mostly the other way round, since then the sums lie as the weights do. A task sums a
  * part of the matrix over a share of the pixels, block by block: of a block it packs its column channels once and
  * visits the row channels, six at a time, through pointers; with few input channels, in a strip (ops/conv_strip.h),
  * where six rows may belong to several taps. Shares sum into memory of their own, which is added up
@@ -26,7 +26,7 @@
 #define COPY_FROM_PANELS 3
 
 typedef struct outer_plan {
-    bool pointwise; /* one tap: rows are output channels */
+    bool pointwise; /* one tap, and rows are output channels */
     bool in_place;  /* a single share whose sums lie as the weights do: it adds to diff_weights itself */
     bool copy;
     bool stripped; /* blocks are strips */
@@ -48,6 +48,12 @@ static int64_t count_tiles(const outer_plan *plan, int64_t taps)
                           : taps * cnn_ceil_div(plan->row_channels, CNN_CONV_ROWS);
 }
 
+/* Multiply-adds of a pixel where so many channels are rows, and `cols` columns, whose vectors are padded. */
+static double padded_work(int64_t rows, int64_t cols, const cnn_kernels *kernels)
+{
+    return (double)rows * (double)cnn_conv_panels_of(cols, kernels).padded;
+}
+
 static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
 {
     const int64_t ic = conv->ic / conv->groups, oc = conv->oc / conv->groups;
@@ -56,7 +62,9 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
         .taps = conv->kh * conv->kw,
         .pixels = conv->n * conv->oh * conv->ow,
     };
-    plan.pointwise = plan.taps == 1;
+    const bool few_pixels = plan.pixels < 2 * SHARE_PIXELS;
+    plan.pointwise =
+        plan.taps == 1 && (few_pixels || padded_work(oc, ic, kernels) < 1.1 * padded_work(ic, oc, kernels));
     plan.row_channels = plan.pointwise ? oc : ic;
     plan.cols = cnn_conv_panels_of(plan.pointwise ? ic : oc, kernels);
     plan.stripped = plan.groups == 1 && cnn_conv_strips_suit(conv);
