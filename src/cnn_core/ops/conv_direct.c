@@ -128,25 +128,6 @@ typedef struct direct_job {
 
 #define SQUARE 16 /* in channels that are turned at a time */
 
-/* to[c][o] = from[c * in_stride + o * out_stride] in rows of `row` floats, zero beyond the channels. Whichever side
- * lies closer in memory is walked innermost. */
-static void pack_square(const float *from, int64_t count, int64_t in_stride, int64_t channels, int64_t out_stride,
-                        int64_t row, float *to)
-{
-    if (in_stride < out_stride) {
-        for (int64_t o = 0; o < channels; o++)
-            for (int64_t c = 0; c < count; c++) to[c * row + o] = from[c * in_stride + o * out_stride];
-    } else if (out_stride == 1) { /* a plain copy */
-        for (int64_t c = 0; c < count; c++)
-            for (int64_t o = 0; o < channels; o++) to[c * row + o] = from[c * in_stride + o];
-    } else {
-        for (int64_t c = 0; c < count; c++)
-            for (int64_t o = 0; o < channels; o++) to[c * row + o] = from[c * in_stride + o * out_stride];
-    }
-    for (int64_t c = 0; c < count; c++)
-        for (int64_t o = channels; o < row; o++) to[c * row + o] = 0.0f;
-}
-
 /* Floats of a panel that is as wide as they are: the distance of panels. */
 static int64_t panel_size(const direct_plan *plan, const cnn_conv_grid *grid)
 {
@@ -165,8 +146,9 @@ static void pack_taps(const direct_job *job, const cnn_conv_grid *grid, int64_t 
     to += first * row;
     for (int64_t r = 0; r < grid->row_taps; r++)
         for (int64_t s = 0; s < grid->col_taps; s++, to += plan->ic * row)
-            pack_square(from + grid->row_tap[r].k * job->row_stride + grid->col_tap[s].k * job->col_stride, count,
-                        job->in_stride, cnn_conv_panel_channels(&plan->panels, panel), job->out_stride, row, to);
+            job->call->kernels->conv.pack(
+                from + grid->row_tap[r].k * job->row_stride + grid->col_tap[s].k * job->col_stride, count,
+                job->in_stride, cnn_conv_panel_channels(&plan->panels, panel), job->out_stride, row, to);
 }
 
 /* to = [panels][taps][ic][panel row]. Neighbouring panels are packed together, a few in channels at a time: what

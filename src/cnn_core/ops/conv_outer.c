@@ -330,10 +330,9 @@ static void add_pointwise(void *arg, int64_t task, int32_t thread)
     const int64_t count = cnn_min_i64(PIECE, all - first);
     float *to = job->call->out + first;
     float sum[PIECE];
-    memcpy(sum, job->sums + first, (size_t)count * sizeof *sum);
-    for (int64_t share = 1; share < job->plan->shares; share++)
-        for (int64_t i = 0; i < count; i++) sum[i] += job->sums[share * all + first + i];
-    for (int64_t i = 0; i < count; i++) to[i] += sum[i];
+    const struct cnn_elementwise_kernels *kernels = &job->call->kernels->elementwise;
+    kernels->sum_over_rows(job->plan->shares, count, (cnn_rows){job->sums + first, all, 1}, (cnn_rows){NULL, 0, 0}, sum);
+    kernels->add(1, count, (cnn_rows){to, 0, 1}, (cnn_rows){sum, 0, 1}, 1.0f, to);
 }
 
 #define SQUARE 16 /* channels in and out that are turned at a time; SQUARE lines of cache each way */

@@ -135,11 +135,9 @@ static void add_filters(void *arg, int64_t task, int32_t thread)
     const int64_t ic = plan->tiles.ic, padded = plan->out.padded;
     float *sums = take_block(job, thread).filters;
     for (int64_t plane = 0; plane < PLANES; plane++) {
-        float *to = sums + plane * padded;
-        const float *from = job->sums + (plane * ic + task) * padded;
-        for (int64_t o = 0; o < padded; o++) to[o] = from[o];
-        for (int64_t share = 1; share < plan->shares; share++)
-            for (int64_t o = 0; o < padded; o++) to[o] += from[share * plan->sums + o];
+        const cnn_rows from = {job->sums + (plane * ic + task) * padded, plan->sums, 1};
+        job->call->kernels->elementwise.sum_over_rows(plan->shares, padded, from, (cnn_rows){NULL, 0, 0},
+                                                      sums + plane * padded);
     }
     cnn_winograd_add_filters(job->call, task, 0, plan->tiles.oc, sums, padded, sums + PLANES * padded);
 }

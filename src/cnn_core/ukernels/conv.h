@@ -47,6 +47,11 @@ struct cnn_conv_kernels {
 
     /* dst[o] = sum over rows r of src[r * stride + o], o < channels. */
     void (*column_sums)(int64_t rows, int64_t channels, const float *src, int64_t stride, float *dst);
+
+    /* Weights as `forward` reads them: to[r][c] = from[r * row_stride + c * column_stride], zero in columns from `columns`
+     * to `row`, the length of to's rows, which is the whole vectors that hold them. */
+    void (*pack)(const float *from, int64_t rows, int64_t row_stride, int64_t columns, int64_t column_stride, int64_t row,
+                 float *to);
 };
 
 #endif

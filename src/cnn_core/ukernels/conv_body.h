@@ -214,8 +214,36 @@ static void conv_column_sums(int64_t rows, int64_t channels, const float *src, i
     }
 }
 
+/* Four columns of a block at a time, read in the order of their rows. */
+VF_INLINE void conv_turn(const int columns, int64_t rows, int64_t row_stride, const float *from, int64_t column_stride,
+                         int64_t row, float *restrict to)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int c = 0; c < columns; c++) to[r * row + c] = from[r * row_stride + c * column_stride];
+}
+
+static void conv_pack(const float *from, int64_t rows, int64_t row_stride, int64_t columns, int64_t column_stride,
+                      int64_t row, float *to)
+{
+    if (column_stride == 1) {
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < row; c += VF_WIDTH) {
+                const int64_t left = columns - c;
+                vf_store(to + r * row + c, conv_load(from + r * row_stride + c, left < VF_WIDTH ? (int)left : VF_WIDTH));
+            }
+        return;
+    }
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4)
+        conv_turn(4, rows, row_stride, from + c * column_stride, column_stride, row, to + c);
+    for (; c < columns; c++) conv_turn(1, rows, row_stride, from + c * column_stride, column_stride, row, to + c);
+    for (; c < row; c++)
+        for (int64_t r = 0; r < rows; r++) to[r * row + c] = 0.0f;
+}
+
 #define CNN_KERNELS_CONV                                                                                               \
     {.forward = conv_forward,                                                                                          \
      .outer = conv_outer,                                                                                              \
      .outer_scattered = conv_outer_scattered,                                                                          \
-     .column_sums = conv_column_sums}
+     .column_sums = conv_column_sums,                                                                                   \
+     .pack = conv_pack}
