@@ -37,7 +37,8 @@ typedef struct pass_plan {
 #define BLOCK_BYTES (1000 << 10) /* of V and M of a block */
 #define MOST_TILES 48            /* of a block */
 #define LEAST_TILES 20           /* a block of fewer is not worth reading U for */
-#define LEAST_TASKS 8
+#define FEW_BLOCKS 8 /* then panels are multiplied one by one, so that parts can be small */
+#define TASKS_PER_THREAD 2
 #define GROUP_CHANNELS 64
 #define SHARED_BYTES (12 << 20) /* of V of a chunk */
 #define SHARED_TILES 64         /* of a block of it */
@@ -50,7 +51,7 @@ static int64_t panels_in(int64_t channels, const cnn_conv_panels *panels)
     return cnn_min_i64(panels->count, cnn_max_i64(channels / panels->width, 1));
 }
 
-static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     pass_plan plan = {.tiles = cnn_winograd_tiles_of(conv, pass)};
     const cnn_winograd_tiles *t = &plan.tiles;
@@ -68,10 +69,11 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     } else {
         plan.chunks = cnn_ceil_div(t->count, cnn_min_i64(fitting, MOST_TILES));
         plan.chunk_tiles = plan.block_tiles = cnn_ceil_div(t->count, plan.chunks);
-        if (plan.chunks < LEAST_TASKS) plan.group = 1;
+        if (plan.chunks < FEW_BLOCKS) plan.group = 1;
     }
     plan.groups = cnn_ceil_div(plan.panels.count, plan.group);
-    plan.parts = plan.shared ? 1 : cnn_min_i64(plan.groups, cnn_ceil_div(LEAST_TASKS, plan.chunks));
+    /* Every part transforms the block again: no more of them than threads need. No sum is cut, so that bits stay. */
+    plan.parts = plan.shared ? 1 : cnn_min_i64(plan.groups, cnn_ceil_div(TASKS_PER_THREAD * threads, plan.chunks));
     plan.late_weights = !conv->packed && plan.block_tiles == t->count;
     plan.ic_block = cnn_min_i64(t->ic, plan.late_weights ? LATE_IC_BLOCK : IC_BLOCK);
     plan.m_row = plan.group * plan.panels.width;
@@ -91,7 +93,7 @@ static size_t thread_bytes(const pass_plan *plan)
 
 size_t cnn_winograd_pass_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
-    const pass_plan plan = plan_pass(conv, pass, kernels);
+    const pass_plan plan = plan_pass(conv, pass, kernels, threads);
     const size_t common = cnn_size_add(plan.weights_bytes, plan.shared_bytes);
     return cnn_size_add(common, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
@@ -294,7 +296,7 @@ static void run_block(void *arg, int64_t task, int32_t thread)
 
 void cnn_winograd_run_pass(const cnn_conv_call *call)
 {
-    const pass_plan plan = plan_pass(call->conv, call->pass, call->kernels);
+    const pass_plan plan = plan_pass(call->conv, call->pass, call->kernels, call->threads);
     const cnn_winograd_tiles *t = &plan.tiles;
     char *cursor = call->workspace;
     pass_job job = {
