@@ -223,8 +223,7 @@ static void store_tiles(const pass_job *job, const cnn_winograd_run *run, int64_
 
 /* One group of panels for a run, whose V lies among that of `in`; fetches the pixels of `src` meanwhile. */
 static void run_group(const pass_job *job, const cnn_winograd_run *in, const float *v, const cnn_winograd_run *run,
-                      int64_t group, char *cursor,
-                      cnn_winograd_fetcher *src)
+                      int64_t group, char *cursor, cnn_winograd_fetcher *src)
 {
     const pass_plan *plan = job->plan;
     const cnn_winograd_tiles *t = &plan->tiles;
