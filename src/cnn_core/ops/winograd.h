@@ -13,11 +13,11 @@ typedef struct cnn_winograd_weights {
     int64_t first, count; /* in channels */
 } cnn_winograd_weights;
 
-/* The weights of a pass as it sees them: backward data reads the kernel from its other end, in and out exchanged. */
+/* The weights of a pass as it sees them: backward data reads the kernel from its other end, in and out exchanged. Its nine
+ * taps lie a stride apart, a negative one if they are read from the other end. */
 typedef struct cnn_winograd_filters {
     const float *data;
-    int64_t out_stride, in_stride, row_stride, column_stride;
-    bool turned;
+    int64_t out_stride, in_stride, tap_stride, in_channels;
 } cnn_winograd_filters;
 
 cnn_winograd_filters cnn_winograd_filters_of(const cnn_conv_call *call);

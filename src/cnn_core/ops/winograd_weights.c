@@ -1,6 +1,8 @@
 /* Weights of a Winograd convolution, transformed: G g G^T of each filter, packed in panels of output channels. */
 #include "ops/winograd.h"
 
+#include "simd/inline.h"
+
 cnn_winograd_filters cnn_winograd_filters_of(const cnn_conv_call *call)
 {
     const int64_t *stride = call->conv->weights_stride;
@@ -9,9 +11,8 @@ cnn_winograd_filters cnn_winograd_filters_of(const cnn_conv_call *call)
         .data = call->weights,
         .out_stride = stride[back ? 1 : 0],
         .in_stride = stride[back ? 0 : 1],
-        .row_stride = stride[2],
-        .column_stride = stride[3],
-        .turned = back,
+        .tap_stride = back ? -stride[3] : stride[3],
+        .in_channels = back ? call->conv->oc : call->conv->ic,
     };
 }
 
@@ -31,20 +32,30 @@ size_t cnn_winograd_weights_bytes(const cnn_winograd_tiles *tiles, const cnn_con
 #define MOST_ROW 32 /* floats in a row of a panel, on any ISA */
 #define SOME 16     /* in channels that are gathered at a time */
 
-/* g[filter][9][row] of `count` in channels from c on. */
-static void gather(const cnn_winograd_filters *filters, const float *from, int64_t count, int64_t channels, int64_t row,
-                   float *g)
+/* g[filter][9][row] of `count` in channels: those at `from`. One of the two strides is far: along the other, filters lie
+ * side by side, and these runs are read through, each of another page where channels are many. */
+static void gather(const cnn_kernels *kernels, const cnn_winograd_filters *filters, const float *from, int64_t count,
+                   int64_t channels, int64_t row, float *g)
 {
-    int64_t tap[9];
-    for (int64_t k = 0; k < 9; k++) {
-        const int64_t at = filters->turned ? 8 - k : k;
-        tap[k] = at / 3 * filters->row_stride + at % 3 * filters->column_stride;
+    const int64_t tap = filters->tap_stride, first = tap < 0 ? -8 * tap : 0;
+    if (filters->in_stride == 9 * tap) {
+        kernels->conv.pack(from, 9 * count, tap, channels, filters->out_stride, row, g);
+        return;
     }
-    for (int64_t o = 0; o < channels; o++)
-        for (int64_t c = 0; c < count; c++) {
-            const float *filter = from + o * filters->out_stride + c * filters->in_stride;
-            for (int64_t k = 0; k < 9; k++) g[(c * 9 + k) * row + o] = filter[tap[k]];
-        }
+    for (int64_t c = 0; c < count; c++)
+        kernels->conv.pack(from + c * filters->in_stride + first, 9, tap, channels, filters->out_stride, row,
+                           g + c * 9 * row);
+}
+
+/* Into the first-level cache what `gather` will read, where taps lie side by side: the processor foresees no such runs. */
+static void fetch(const cnn_winograd_filters *filters, const float *from, int64_t count, int64_t channels)
+{
+    if (filters->tap_stride != 1 && filters->tap_stride != -1) return;
+    const bool out = filters->out_stride > filters->in_stride; /* is the far one */
+    const int64_t runs = out ? channels : count, floats = 9 * (out ? count : channels);
+    for (int64_t i = 0; i < runs; i++)
+        for (int64_t k = 0; k < floats; k += CNN_ALIGNMENT / (int64_t)sizeof(float))
+            VF_FETCH_SOON(from + i * (out ? filters->out_stride : filters->in_stride) + k);
 }
 
 void cnn_winograd_make_panel(const cnn_kernels *kernels, const cnn_conv_panels *panels,
@@ -56,7 +67,9 @@ void cnn_winograd_make_panel(const cnn_kernels *kernels, const cnn_conv_panels *
     float g[SOME * 9 * MOST_ROW] = {0};
     for (int64_t c = first; c < first + count; c += SOME) {
         const int64_t some = cnn_min_i64(SOME, first + count - c);
-        gather(filters, from + c * filters->in_stride, some, channels, row, g);
+        const int64_t next = cnn_min_i64(SOME, filters->in_channels - (c + some));
+        if (next > 0) fetch(filters, from + (c + some) * filters->in_stride, next, channels);
+        gather(kernels, filters, from + c * filters->in_stride, some, channels, row, g);
         for (int r = 0; r < CNN_WINOGRAD_WINDOW; r++)
             kernels->winograd.weights(r, some, g, (int)row,
                                       cnn_winograd_weights_at(to, panels, r * CNN_WINOGRAD_WINDOW, panel, c), to->plane);

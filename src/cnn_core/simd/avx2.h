@@ -31,6 +31,23 @@ static inline vf vf_load_tail_or(const float *p, int n, vf rest)
 }
 static inline void vf_store_tail(float *p, vf a, int n) { _mm256_maskstore_ps(p, vf_tail_mask(n), a); }
 
+/* Four floats from p on, and four from p + stride on. */
+static inline vf vf_load_apart(const float *p, int64_t stride)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1);
+}
+static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)
+{
+    const vf a = vf_load_apart(p, 4 * stride), b = vf_load_apart(p + stride, 4 * stride);
+    const vf c = vf_load_apart(p + 2 * stride, 4 * stride), d = vf_load_apart(p + 3 * stride, 4 * stride);
+    const __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b)), cd = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+    const __m256d ab_high = _mm256_castps_pd(_mm256_unpackhi_ps(a, b)), cd_high = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+    vf_store(to, _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)));
+    vf_store(to + row, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+    vf_store(to + 2 * row, _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high)));
+    vf_store(to + 3 * row, _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high)));
+}
+
 static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }

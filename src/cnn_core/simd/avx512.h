@@ -25,6 +25,26 @@ static inline vf vf_load_tail(const float *p, int n) { return _mm512_maskz_loadu
 static inline vf vf_load_tail_or(const float *p, int n, vf rest) { return _mm512_mask_loadu_ps(rest, vf_tail_mask(n), p); }
 static inline void vf_store_tail(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, vf_tail_mask(n), a); }
 
+/* Four floats each from p, p + stride, p + 2 stride, p + 3 stride on. */
+static inline vf vf_load_apart(const float *p, int64_t stride)
+{
+    vf a = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    a = _mm512_mask_broadcast_f32x4(a, 0x00f0, _mm_loadu_ps(p + stride));
+    a = _mm512_mask_broadcast_f32x4(a, 0x0f00, _mm_loadu_ps(p + 2 * stride));
+    return _mm512_mask_broadcast_f32x4(a, 0xf000, _mm_loadu_ps(p + 3 * stride));
+}
+static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)
+{
+    const vf a = vf_load_apart(p, 4 * stride), b = vf_load_apart(p + stride, 4 * stride);
+    const vf c = vf_load_apart(p + 2 * stride, 4 * stride), d = vf_load_apart(p + 3 * stride, 4 * stride);
+    const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+    const __m512d ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)), cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+    vf_store(to, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)));
+    vf_store(to + row, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    vf_store(to + 2 * row, _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high)));
+    vf_store(to + 3 * row, _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high)));
+}
+
 static inline vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 static inline vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }

@@ -35,6 +35,19 @@ static inline void vf_store_tail(float *p, vf a, int n)
     if (n > 3) vst1q_lane_f32(p + 3, a, 3);
 }
 
+static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)
+{
+    const float32x4_t a = vld1q_f32(p), b = vld1q_f32(p + stride);
+    const float32x4_t c = vld1q_f32(p + 2 * stride), d = vld1q_f32(p + 3 * stride);
+    const float64x2_t ab = vreinterpretq_f64_f32(vtrn1q_f32(a, b)), cd = vreinterpretq_f64_f32(vtrn1q_f32(c, d));
+    const float64x2_t ab_odd = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+    const float64x2_t cd_odd = vreinterpretq_f64_f32(vtrn2q_f32(c, d));
+    vst1q_f32(to, vreinterpretq_f32_f64(vtrn1q_f64(ab, cd)));
+    vst1q_f32(to + row, vreinterpretq_f32_f64(vtrn1q_f64(ab_odd, cd_odd)));
+    vst1q_f32(to + 2 * row, vreinterpretq_f32_f64(vtrn2q_f64(ab, cd)));
+    vst1q_f32(to + 3 * row, vreinterpretq_f32_f64(vtrn2q_f64(ab_odd, cd_odd)));
+}
+
 static inline vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
 static inline vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }
 static inline vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }

@@ -30,6 +30,13 @@ static inline void vf_store_tail(float *p, vf a, int n)
     if (n > 0) *p = a;
 }
 
+/* to[r * row + c] = p[c * stride + r], r < 4, c < VF_WIDTH: four rows of a matrix turned around. */
+static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)
+{
+    (void)stride;
+    for (int r = 0; r < 4; r++) to[r * row] = p[r];
+}
+
 static inline vf vf_add(vf a, vf b) { return a + b; }
 static inline vf vf_sub(vf a, vf b) { return a - b; }
 static inline vf vf_mul(vf a, vf b) { return a * b; }

@@ -43,6 +43,18 @@ VF_OUTLINE void vf_store_tail(float *p, vf a, int n)
     if (n > 2) _mm_store_ss(p + 2, _mm_shuffle_ps(a, a, 2));
 }
 
+static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)
+{
+    const __m128 a = _mm_loadu_ps(p), b = _mm_loadu_ps(p + stride);
+    const __m128 c = _mm_loadu_ps(p + 2 * stride), d = _mm_loadu_ps(p + 3 * stride);
+    const __m128 ab = _mm_unpacklo_ps(a, b), cd = _mm_unpacklo_ps(c, d);
+    const __m128 ab_high = _mm_unpackhi_ps(a, b), cd_high = _mm_unpackhi_ps(c, d);
+    _mm_storeu_ps(to, _mm_movelh_ps(ab, cd));
+    _mm_storeu_ps(to + row, _mm_movehl_ps(cd, ab));
+    _mm_storeu_ps(to + 2 * row, _mm_movelh_ps(ab_high, cd_high));
+    _mm_storeu_ps(to + 3 * row, _mm_movehl_ps(cd_high, ab_high));
+}
+
 static inline vf vf_add(vf a, vf b) { return _mm_add_ps(a, b); }
 static inline vf vf_sub(vf a, vf b) { return _mm_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm_mul_ps(a, b); }

@@ -172,6 +172,19 @@ static void test_lanes_together(void)
         }                                                                                          \
     } while (0)
 
+/* A row longer than the four, and a place to either side of what is written. */
+static void test_turn4(void)
+{
+    enum { STRIDE = 9, ROW = VF_WIDTH + 3 };
+    float from[VF_WIDTH * STRIDE], to[4 * ROW];
+    for (int i = 0; i < VF_WIDTH * STRIDE; i++) from[i] = (float)(i + 1);
+    for (int i = 0; i < 4 * ROW; i++) to[i] = -1.0f;
+    vf_turn4(from + 2, STRIDE, to + 1, ROW);
+    for (int r = 0; r < 4; r++)
+        for (int c = 0; c < ROW; c++)
+            REQUIRE(to[r * ROW + c] == (c < 1 || c > VF_WIDTH ? -1.0f : from[(c - 1) * STRIDE + 2 + r]));
+}
+
 static void test_integers(void)
 {
     vi high;
@@ -193,7 +206,7 @@ static void test_integers(void)
 
 static const test_case simd_tests[] = {
     TEST(test_arithmetic),     TEST(test_comparison), TEST(test_tails),       TEST(test_stream),
-    TEST(test_lanes_together), TEST(test_integers),   TEST(test_exp),         TEST(test_expm1),
+    TEST(test_lanes_together), TEST(test_integers),   TEST(test_turn4),       TEST(test_exp),         TEST(test_expm1),
     TEST(test_exp_below),      TEST(test_expm1_below), TEST(test_log1p_unit),
     TEST(test_log),            TEST(test_log1p),      TEST(test_tanh),        TEST(test_sigmoid),
     TEST(test_softplus),       TEST(test_normal),     TEST(test_normal_near), TEST(test_density),

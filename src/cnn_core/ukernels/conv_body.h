@@ -214,12 +214,29 @@ static void conv_column_sums(int64_t rows, int64_t channels, const float *src, i
     }
 }
 
-/* Four columns of a block at a time, read in the order of their rows. */
-VF_INLINE void conv_turn(const int columns, int64_t rows, int64_t row_stride, const float *from, int64_t column_stride,
-                         int64_t row, float *restrict to)
+/* Rows [first, last) of one column, or of some at a time, read in the order of their rows. */
+VF_INLINE void conv_turn(const int columns, int64_t first, int64_t last, int64_t row_stride, const float *from,
+                         int64_t column_stride, int64_t row, float *restrict to)
 {
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = first; r < last; r++)
         for (int c = 0; c < columns; c++) to[r * row + c] = from[r * row_stride + c * column_stride];
+}
+
+/* Rows that lie side by side, in either direction, in vectors of columns. */
+static int64_t conv_turn_vectors(const float *from, int64_t rows, bool back, int64_t columns, int64_t column_stride,
+                                 int64_t row, float *to)
+{
+    const int64_t fours = rows & ~(int64_t)3, step = back ? -1 : 1;
+    int64_t c = 0;
+    for (; c + VF_WIDTH <= columns; c += VF_WIDTH, from += VF_WIDTH * column_stride, to += VF_WIDTH) {
+        for (int64_t r = 0; r < fours; r += 4)
+            if (back)
+                vf_turn4(from - r - 3, column_stride, to + (r + 3) * row, -row);
+            else
+                vf_turn4(from + r, column_stride, to + r * row, row);
+        conv_turn(VF_WIDTH, fours, rows, step, from, column_stride, row, to);
+    }
+    return c;
 }
 
 static void conv_pack(const float *from, int64_t rows, int64_t row_stride, int64_t columns, int64_t column_stride,
@@ -234,9 +251,11 @@ static void conv_pack(const float *from, int64_t rows, int64_t row_stride, int64
         return;
     }
     int64_t c = 0;
+    if (row_stride == 1 || row_stride == -1)
+        c = conv_turn_vectors(from, rows, row_stride < 0, columns, column_stride, row, to);
     for (; c + 4 <= columns; c += 4)
-        conv_turn(4, rows, row_stride, from + c * column_stride, column_stride, row, to + c);
-    for (; c < columns; c++) conv_turn(1, rows, row_stride, from + c * column_stride, column_stride, row, to + c);
+        conv_turn(4, 0, rows, row_stride, from + c * column_stride, column_stride, row, to + c);
+    for (; c < columns; c++) conv_turn(1, 0, rows, row_stride, from + c * column_stride, column_stride, row, to + c);
     for (; c < row; c++)
         for (int64_t r = 0; r < rows; r++) to[r * row + c] = 0.0f;
 }
