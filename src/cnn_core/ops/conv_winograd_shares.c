@@ -8,6 +8,7 @@
 #include "ops/winograd_fetch.h"
 
 #define PLANES CNN_WINOGRAD_PLANES
+#define CHANNELS_PER_TASK 8 /* whose filters are added */
 #define MOST_SUMS (640 << 10)   /* bytes of a share's sums */
 #define BLOCK_BYTES (256 << 10) /* of the transforms of a block of tiles */
 #define MOST_TILES 48
@@ -44,7 +45,7 @@ static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.sums_bytes = cnn_size_mul(share_bytes, (size_t)plan.shares);
     plan.v_bytes = cnn_float_bytes(PLANES * plan.v_plane);
     plan.d_bytes = cnn_float_bytes(PLANES * plan.d_plane);
-    plan.filter_bytes = cnn_float_bytes((PLANES + 9) * plan.out.padded);
+    plan.filter_bytes = cnn_float_bytes(PLANES * CHANNELS_PER_TASK * plan.out.padded + CNN_WINOGRAD_FILTERS_ROOM);
     return plan;
 }
 
@@ -127,19 +128,21 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     }
 }
 
-/* diff_weights of in channel `task` += G^T s G of the sum of all shares. */
+/* diff_weights of some in channels += G^T s G of the sum of all shares. */
 static void add_filters(void *arg, int64_t task, int32_t thread)
 {
     const shares_job *job = arg;
     const shares_plan *plan = job->plan;
-    const int64_t ic = plan->tiles.ic, padded = plan->out.padded;
+    const int64_t ic = plan->tiles.ic, padded = plan->out.padded, first = task * CHANNELS_PER_TASK;
+    const int64_t count = cnn_min_i64(CHANNELS_PER_TASK, ic - first), plane_size = CHANNELS_PER_TASK * padded;
     float *sums = take_block(job, thread).filters;
     for (int64_t plane = 0; plane < PLANES; plane++) {
-        const cnn_rows from = {job->sums + (plane * ic + task) * padded, plan->sums, 1};
-        job->call->kernels->elementwise.sum_over_rows(plan->shares, padded, from, (cnn_rows){NULL, 0, 0},
-                                                      sums + plane * padded);
+        const cnn_rows from = {job->sums + (plane * ic + first) * padded, plan->sums, 1};
+        job->call->kernels->elementwise.sum_over_rows(plan->shares, count * padded, from, (cnn_rows){NULL, 0, 0},
+                                                      sums + plane * plane_size);
     }
-    cnn_winograd_add_filters(job->call, task, 0, plan->tiles.oc, sums, padded, sums + PLANES * padded);
+    cnn_winograd_add_filters(job->call, first, count, 0, plan->tiles.oc, sums, padded, plane_size,
+                             sums + PLANES * plane_size);
 }
 
 static void run_shares(const cnn_conv_call *call)
@@ -151,8 +154,8 @@ static void run_shares(const cnn_conv_call *call)
     job.scratch = cursor;
     const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);
     cnn_parallel(threads, plan.shares, sum_share, &job);
-    cnn_parallel(cnn_useful_threads(call->threads, (double)(plan.shares * plan.sums) / 4.0), plan.tiles.ic, add_filters,
-                 &job);
+    cnn_parallel(cnn_useful_threads(call->threads, (double)(plan.shares * plan.sums) / 4.0),
+                 cnn_ceil_div(plan.tiles.ic, CHANNELS_PER_TASK), add_filters, &job);
 }
 
 static bool shares_suit(const cnn_conv *conv, cnn_conv_pass pass)

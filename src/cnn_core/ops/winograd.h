@@ -58,10 +58,14 @@ typedef struct cnn_winograd_pair {
 
 /* Tiles [begin, end) of the run, V and D `=`. */
 void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, int64_t begin, int64_t end);
-/* diff_weights += G^T s G for `channels` out channels from `first` on of in channel c; sums are [planes][channels], `plane`
- * floats from plane to plane. g: room for 9 floats a channel. */
-void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t first, int64_t channels, const float *sums,
-                              int64_t plane, float *g);
+/* diff_weights += G^T s G for filters of `count` in channels from c on and `channels` out channels from `first` on; sums are
+ * [planes][count][channels], `plane` floats from plane to plane and `row` from in channel to in channel. */
+void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t count, int64_t first, int64_t channels,
+                              const float *sums, int64_t row, int64_t plane, float *room);
+/* Filters that it adds at a time, and the floats of its `room`. */
+#define CNN_WINOGRAD_FILTERS_IN 16
+#define CNN_WINOGRAD_FILTERS_OUT 32
+#define CNN_WINOGRAD_FILTERS_ROOM (2 * 9 * CNN_WINOGRAD_FILTERS_IN * CNN_WINOGRAD_FILTERS_OUT)
 
 size_t cnn_winograd_gradient_workspace(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads);
 void cnn_winograd_run_gradient(const cnn_conv_call *call);

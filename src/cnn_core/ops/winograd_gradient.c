@@ -6,6 +6,7 @@
  * a task takes a block of the weights through all planes instead, and its sums never leave its cache. */
 #include "ops/conv_geometry.h"
 #include "ops/winograd.h"
+#include "simd/inline.h"
 
 typedef struct gradient_plan {
     cnn_winograd_tiles tiles;
@@ -48,7 +49,7 @@ static gradient_plan plan_gradient(const cnn_conv *conv, const cnn_kernels *kern
     plan.sums_plane = cnn_winograd_stride(sums_rows * plan.sums_row);
     *(plan.by_blocks ? &plan.block_bytes : &plan.sums_bytes) =
         cnn_winograd_bytes(sums_rows * plan.sums_row);
-    plan.filter_bytes = cnn_float_bytes(9 * plan.sums_row);
+    plan.filter_bytes = cnn_float_bytes(CNN_WINOGRAD_FILTERS_ROOM);
     return plan;
 }
 
@@ -123,14 +124,50 @@ static void multiply(const gradient_job *job, int plane, int64_t in_block, int64
                 sums + (i - in_begin) * width * plan->sums_row + (o - out_begin) * width);
 }
 
-void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t first, int64_t channels, const float *sums,
-                              int64_t plane, float *g)
+/* Filters of some in channels lie side by side in the gradient, or of some out channels: these runs are added to whole,
+ * each of another page where channels are many. */
+static void add_block(const cnn_conv_call *call, float *out, int64_t count, int64_t channels, const float *turned)
 {
     const int64_t *stride = call->conv->weights_stride;
-    call->kernels->winograd.diff_weights(sums, plane, channels, g);
-    float *out = call->out + c * stride[1] + first * stride[0];
+    const bool dense = stride[3] == 1 && stride[2] == 3, side_by_side = dense && stride[1] == 9;
+    const int64_t runs = side_by_side ? 1 : count, floats = side_by_side ? 9 * count : 9;
     for (int64_t o = 0; o < channels; o++)
-        for (int64_t k = 0; k < 9; k++) out[o * stride[0] + k / 3 * stride[2] + k % 3 * stride[3]] += g[k * channels + o];
+        for (int64_t i = 0; i < runs; i++, turned += floats) {
+            float *to = out + o * stride[0] + i * stride[1];
+            if (dense)
+                call->kernels->elementwise.add(1, floats, (cnn_rows){to, 0, 1}, (cnn_rows){turned, 0, 1}, 1.0f, to);
+            else
+                for (int64_t k = 0; k < 9; k++) to[k / 3 * stride[2] + k % 3 * stride[3]] += turned[k];
+        }
+}
+
+/* What `add_block` will add to: the processor foresees no such runs. */
+static void fetch_block(const cnn_conv_call *call, const float *out, int64_t count, int64_t channels)
+{
+    const int64_t *stride = call->conv->weights_stride;
+    const bool far_out = stride[0] > stride[1];
+    const int64_t runs = far_out ? channels : count, floats = 9 * (far_out ? count : channels);
+    for (int64_t i = 0; i < runs; i++)
+        for (int64_t k = 0; k < floats; k += CNN_ALIGNMENT / (int64_t)sizeof(float))
+            VF_FETCH_WRITE(out + i * stride[far_out ? 0 : 1] + k);
+}
+
+void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t count, int64_t first, int64_t channels,
+                              const float *sums, int64_t row, int64_t plane, float *room)
+{
+    const int64_t *stride = call->conv->weights_stride;
+    const int64_t most_in = CNN_WINOGRAD_FILTERS_IN, most_out = CNN_WINOGRAD_FILTERS_OUT;
+    float *g = room, *turned = room + 9 * most_in * most_out;
+    for (int64_t i = 0; i < count; i += most_in)
+        for (int64_t o = 0; o < channels; o += most_out) {
+            const int64_t in = cnn_min_i64(count - i, most_in), some = cnn_min_i64(channels - o, most_out);
+            float *out = call->out + (c + i) * stride[1] + (first + o) * stride[0];
+            fetch_block(call, out, in, some);
+            for (int64_t j = 0; j < in; j++)
+                call->kernels->winograd.diff_weights(sums + (i + j) * row + o, plane, some, g + j * 9 * some);
+            if (some > 1) call->kernels->conv.pack(g, some, 1, 9 * in, some, 9 * in, turned);
+            add_block(call, out, in, some, some > 1 ? turned : g);
+        }
 }
 
 static void run_plane(void *arg, int64_t task, int32_t thread)
@@ -143,9 +180,12 @@ static void run_plane(void *arg, int64_t task, int32_t thread)
 static void run_filters(void *arg, int64_t task, int32_t thread)
 {
     const gradient_job *job = arg;
-    char *cursor = job->scratch + (size_t)thread * thread_bytes(job->plan);
-    cnn_winograd_add_filters(job->call, task, 0, job->plan->tiles.oc, job->sums + task * job->plan->sums_row,
-                             job->plan->sums_plane, cnn_take(&cursor, job->plan->filter_bytes));
+    const gradient_plan *plan = job->plan;
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
+    const int64_t c = task * CNN_WINOGRAD_FILTERS_IN;
+    cnn_winograd_add_filters(job->call, c, cnn_min_i64(plan->tiles.ic - c, CNN_WINOGRAD_FILTERS_IN), 0, plan->tiles.oc,
+                             job->sums + c * plan->sums_row, plan->sums_row, plan->sums_plane,
+                             cnn_take(&cursor, plan->filter_bytes));
 }
 
 static void run_block(void *arg, int64_t task, int32_t thread)
@@ -153,7 +193,7 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     const gradient_job *job = arg;
     const gradient_plan *plan = job->plan;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
-    float *sums = cnn_take(&cursor, plan->block_bytes), *g = cnn_take(&cursor, plan->filter_bytes);
+    float *sums = cnn_take(&cursor, plan->block_bytes), *room = cnn_take(&cursor, plan->filter_bytes);
     const int64_t in_block = task / plan->out_blocks, out_block = task % plan->out_blocks;
     for (int plane = 0; plane < CNN_WINOGRAD_PLANES; plane++)
         multiply(job, plane, in_block, out_block, sums + plane * plan->sums_plane);
@@ -161,9 +201,8 @@ static void run_block(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_split(plan->in.count, plan->in_blocks, in_block + 1) * plan->in.width;
     const int64_t first = cnn_split(plan->out.count, plan->out_blocks, out_block) * plan->out.width;
     const int64_t last = cnn_split(plan->out.count, plan->out_blocks, out_block + 1) * plan->out.width;
-    for (int64_t c = begin; c < cnn_min_i64(end, plan->tiles.ic); c++)
-        cnn_winograd_add_filters(job->call, c, first, cnn_min_i64(last, plan->tiles.oc) - first,
-                                 sums + (c - begin) * plan->sums_row, plan->sums_plane, g);
+    cnn_winograd_add_filters(job->call, begin, cnn_min_i64(end, plan->tiles.ic) - begin, first,
+                             cnn_min_i64(last, plan->tiles.oc) - first, sums, plan->sums_row, plan->sums_plane, room);
 }
 
 void cnn_winograd_run_gradient(const cnn_conv_call *call)
@@ -186,5 +225,5 @@ void cnn_winograd_run_gradient(const cnn_conv_call *call)
     if (plan.by_blocks)
         cnn_parallel(threads, plan.in_blocks * plan.out_blocks, run_block, &job);
     else
-        cnn_parallel(threads, t->ic, run_filters, &job);
+        cnn_parallel(threads, cnn_ceil_div(t->ic, CNN_WINOGRAD_FILTERS_IN), run_filters, &job);
 }
