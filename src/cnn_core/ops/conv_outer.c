@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "ops/conv.h"
+#include "ops/conv_filters.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_strip.h"
 #include "ops/conv_tiling.h"
@@ -34,6 +35,7 @@ typedef struct outer_plan {
     int64_t groups, taps;
     int64_t row_channels; /* per group and tap */
     cnn_conv_panels cols;
+    cnn_conv_filters filters; /* in which sums are added to the gradient, unless pointwise */
     int64_t pixels, blocks, block_pixels;
     int64_t shares;               /* of the pixels */
     int64_t row_parts, col_parts; /* of the matrix */
@@ -102,6 +104,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
         cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts), cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), tiles / 8));
     plan.row_parts = cnn_max_i64(cnn_min_i64(plan.row_parts, tiles), 1);
 
+    if (!plan.pointwise) plan.filters = cnn_conv_filters_of(conv, plan.cols.width);
     const size_t pixels = (size_t)plan.block_pixels;
     const size_t pointers = cnn_size_mul(pixels, plan.stripped ? 1 : (size_t)plan.taps);
     if (plan.stripped) {
@@ -119,8 +122,10 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
 
 static size_t thread_bytes(const outer_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->strip_bytes, cnn_size_add(plan->row_bytes, plan->col_bytes)),
-                        cnn_size_add(plan->packed_bytes, plan->tile_bytes));
+    const size_t summing = cnn_size_add(cnn_size_add(plan->strip_bytes, cnn_size_add(plan->row_bytes, plan->col_bytes)),
+                                        cnn_size_add(plan->packed_bytes, plan->tile_bytes));
+    const size_t adding = cnn_size_add(plan->filters.sums_bytes, plan->filters.turned_bytes);
+    return adding > summing ? adding : summing; /* one after the other */
 }
 
 static size_t outer_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
@@ -335,35 +340,41 @@ static void add_pointwise(void *arg, int64_t task, int32_t thread)
     kernels->add(1, count, (cnn_rows){to, 0, 1}, (cnn_rows){sum, 0, 1}, 1.0f, to);
 }
 
-#define SQUARE 16 /* channels in and out that are turned at a time; SQUARE lines of cache each way */
-
-static void add_panel(void *arg, int64_t task, int32_t thread)
+/* The sums of some in channels, [in][taps][row], over all shares; zero for taps that no window has within the image. */
+static void sum_shares(const outer_job *job, int64_t group, int64_t panel, int64_t first, int64_t in, float *to)
 {
-    (void)thread;
-    const outer_job *job = arg;
-    const outer_plan *plan = job->plan;
     const cnn_conv_grid *grid = &job->grid;
-    const int64_t *weights_stride = job->call->conv->weights_stride;
-    const int64_t group = task / plan->cols.count, panel = task % plan->cols.count;
-    const int64_t channels = cnn_conv_panel_channels(&plan->cols, panel), ic = plan->row_channels;
+    const int64_t taps = job->plan->taps, kw = job->call->conv->kw, ic = job->plan->row_channels;
     int64_t row;
     const float *sums = panel_sums(job, 0, group, panel, &row);
     const int64_t share_stride = panel_sums(job, 1, group, panel, &row) - sums;
-    float *to = job->call->out + (group * plan->cols.oc + panel * plan->cols.width) * weights_stride[0];
-    for (int64_t first = 0; first < ic; first += SQUARE) {
-        const int64_t count = cnn_min_i64(SQUARE, ic - first);
-        for (int64_t tap = 0; tap < job->taps; tap++) {
-            const int64_t k_row = grid->row_tap[tap / grid->col_taps].k, k_col = grid->col_tap[tap % grid->col_taps].k;
-            const float *from = sums + (tap * ic + first) * row;
-            float *corner = to + first * weights_stride[1] + k_row * weights_stride[2] + k_col * weights_stride[3];
-            for (int64_t o = 0; o < channels; o++)
-                for (int64_t c = 0; c < count; c++) {
-                    float sum = from[c * row + o];
-                    for (int64_t share = 1; share < plan->shares; share++)
-                        sum += from[share * share_stride + c * row + o];
-                    corner[o * weights_stride[0] + c * weights_stride[1]] += sum;
-                }
+    if (job->taps < taps) memset(to, 0, (size_t)(in * taps * row) * sizeof(float));
+    for (int64_t tap = 0; tap < job->taps; tap++) {
+        const int64_t k = grid->row_tap[tap / grid->col_taps].k * kw + grid->col_tap[tap % grid->col_taps].k;
+        for (int64_t c = 0; c < in; c++) {
+            const cnn_rows shares = {sums + (tap * ic + first + c) * row, share_stride, 1};
+            job->call->kernels->elementwise.sum_over_rows(job->plan->shares, row, shares, (cnn_rows){NULL, 0, 0},
+                                                          to + (c * taps + k) * row);
         }
+    }
+}
+
+static void add_panel(void *arg, int64_t task, int32_t thread)
+{
+    const outer_job *job = arg;
+    const outer_plan *plan = job->plan;
+    const cnn_conv *conv = job->call->conv;
+    const int64_t group = task / plan->cols.count, panel = task % plan->cols.count;
+    const int64_t channels = cnn_conv_panel_channels(&plan->cols, panel), row = cnn_conv_panel_row(&plan->cols, panel);
+    char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
+    float *sums = cnn_take(&cursor, plan->filters.sums_bytes), *turned = cnn_take(&cursor, plan->filters.turned_bytes);
+    float *to = job->call->out + (group * plan->cols.oc + panel * plan->cols.width) * conv->weights_stride[0];
+    for (int64_t first = 0; first < plan->row_channels; first += plan->filters.in) {
+        const int64_t in = cnn_min_i64(plan->row_channels - first, plan->filters.in);
+        float *at = to + first * conv->weights_stride[1];
+        cnn_conv_fetch_filters(conv, at, in, channels);
+        sum_shares(job, group, panel, first, in, sums);
+        cnn_conv_add_filters(job->call, at, in, channels, sums, row, turned);
     }
 }
 

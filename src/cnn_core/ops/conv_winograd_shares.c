@@ -45,7 +45,7 @@ static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.sums_bytes = cnn_size_mul(share_bytes, (size_t)plan.shares);
     plan.v_bytes = cnn_float_bytes(PLANES * plan.v_plane);
     plan.d_bytes = cnn_float_bytes(PLANES * plan.d_plane);
-    plan.filter_bytes = cnn_float_bytes(PLANES * CHANNELS_PER_TASK * plan.out.padded + CNN_WINOGRAD_FILTERS_ROOM);
+    plan.filter_bytes = cnn_float_bytes(PLANES * CHANNELS_PER_TASK * plan.out.padded) + cnn_winograd_filters_bytes(conv);
     return plan;
 }
 

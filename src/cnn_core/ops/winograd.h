@@ -62,10 +62,7 @@ void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_p
  * [planes][count][channels], `plane` floats from plane to plane and `row` from in channel to in channel. */
 void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t count, int64_t first, int64_t channels,
                               const float *sums, int64_t row, int64_t plane, float *room);
-/* Filters that it adds at a time, and the floats of its `room`. */
-#define CNN_WINOGRAD_FILTERS_IN 16
-#define CNN_WINOGRAD_FILTERS_OUT 32
-#define CNN_WINOGRAD_FILTERS_ROOM (2 * 9 * CNN_WINOGRAD_FILTERS_IN * CNN_WINOGRAD_FILTERS_OUT)
+size_t cnn_winograd_filters_bytes(const cnn_conv *conv); /* of its room */
 
 size_t cnn_winograd_gradient_workspace(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads);
 void cnn_winograd_run_gradient(const cnn_conv_call *call);

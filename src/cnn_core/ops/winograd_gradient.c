@@ -4,9 +4,9 @@
  * Tiles are taken in chunks whose V and D stay in the last-level cache: all of a chunk's are transformed, then each
  * task multiplies one plane, and adds to its sums. Where one chunk holds all tiles and the sums would be larger than it,
  * a task takes a block of the weights through all planes instead, and its sums never leave its cache. */
+#include "ops/conv_filters.h"
 #include "ops/conv_geometry.h"
 #include "ops/winograd.h"
-#include "simd/inline.h"
 
 typedef struct gradient_plan {
     cnn_winograd_tiles tiles;
@@ -49,7 +49,7 @@ static gradient_plan plan_gradient(const cnn_conv *conv, const cnn_kernels *kern
     plan.sums_plane = cnn_winograd_stride(sums_rows * plan.sums_row);
     *(plan.by_blocks ? &plan.block_bytes : &plan.sums_bytes) =
         cnn_winograd_bytes(sums_rows * plan.sums_row);
-    plan.filter_bytes = cnn_float_bytes(CNN_WINOGRAD_FILTERS_ROOM);
+    plan.filter_bytes = cnn_winograd_filters_bytes(conv);
     return plan;
 }
 
@@ -124,49 +124,28 @@ static void multiply(const gradient_job *job, int plane, int64_t in_block, int64
                 sums + (i - in_begin) * width * plan->sums_row + (o - out_begin) * width);
 }
 
-/* Filters of some in channels lie side by side in the gradient, or of some out channels: these runs are added to whole,
- * each of another page where channels are many. */
-static void add_block(const cnn_conv_call *call, float *out, int64_t count, int64_t channels, const float *turned)
-{
-    const int64_t *stride = call->conv->weights_stride;
-    const bool dense = stride[3] == 1 && stride[2] == 3, side_by_side = dense && stride[1] == 9;
-    const int64_t runs = side_by_side ? 1 : count, floats = side_by_side ? 9 * count : 9;
-    for (int64_t o = 0; o < channels; o++)
-        for (int64_t i = 0; i < runs; i++, turned += floats) {
-            float *to = out + o * stride[0] + i * stride[1];
-            if (dense)
-                call->kernels->elementwise.add(1, floats, (cnn_rows){to, 0, 1}, (cnn_rows){turned, 0, 1}, 1.0f, to);
-            else
-                for (int64_t k = 0; k < 9; k++) to[k / 3 * stride[2] + k % 3 * stride[3]] += turned[k];
-        }
-}
+#define FILTERS_OUT 32 /* out channels that are added at a time */
 
-/* What `add_block` will add to: the processor foresees no such runs. */
-static void fetch_block(const cnn_conv_call *call, const float *out, int64_t count, int64_t channels)
+size_t cnn_winograd_filters_bytes(const cnn_conv *conv)
 {
-    const int64_t *stride = call->conv->weights_stride;
-    const bool far_out = stride[0] > stride[1];
-    const int64_t runs = far_out ? channels : count, floats = 9 * (far_out ? count : channels);
-    for (int64_t i = 0; i < runs; i++)
-        for (int64_t k = 0; k < floats; k += CNN_ALIGNMENT / (int64_t)sizeof(float))
-            VF_FETCH_WRITE(out + i * stride[far_out ? 0 : 1] + k);
+    const cnn_conv_filters filters = cnn_conv_filters_of(conv, FILTERS_OUT);
+    return filters.sums_bytes + filters.turned_bytes;
 }
 
 void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t count, int64_t first, int64_t channels,
                               const float *sums, int64_t row, int64_t plane, float *room)
 {
-    const int64_t *stride = call->conv->weights_stride;
-    const int64_t most_in = CNN_WINOGRAD_FILTERS_IN, most_out = CNN_WINOGRAD_FILTERS_OUT;
-    float *g = room, *turned = room + 9 * most_in * most_out;
-    for (int64_t i = 0; i < count; i += most_in)
-        for (int64_t o = 0; o < channels; o += most_out) {
-            const int64_t in = cnn_min_i64(count - i, most_in), some = cnn_min_i64(channels - o, most_out);
-            float *out = call->out + (c + i) * stride[1] + (first + o) * stride[0];
-            fetch_block(call, out, in, some);
+    const cnn_conv *conv = call->conv;
+    const cnn_conv_filters filters = cnn_conv_filters_of(conv, FILTERS_OUT);
+    float *g = room, *turned = room + filters.sums_bytes / sizeof(float);
+    for (int64_t i = 0; i < count; i += filters.in)
+        for (int64_t o = 0; o < channels; o += filters.out) {
+            const int64_t in = cnn_min_i64(count - i, filters.in), out = cnn_min_i64(channels - o, filters.out);
+            float *to = call->out + (c + i) * conv->weights_stride[1] + (first + o) * conv->weights_stride[0];
+            cnn_conv_fetch_filters(conv, to, in, out);
             for (int64_t j = 0; j < in; j++)
-                call->kernels->winograd.diff_weights(sums + (i + j) * row + o, plane, some, g + j * 9 * some);
-            if (some > 1) call->kernels->conv.pack(g, some, 1, 9 * in, some, 9 * in, turned);
-            add_block(call, out, in, some, some > 1 ? turned : g);
+                call->kernels->winograd.diff_weights(sums + (i + j) * row + o, plane, out, g + j * 9 * out);
+            cnn_conv_add_filters(call, to, in, out, g, out, turned);
         }
 }
 
@@ -177,13 +156,15 @@ static void run_plane(void *arg, int64_t task, int32_t thread)
     multiply(job, (int)task, 0, 0, job->sums + task * job->plan->sums_plane);
 }
 
+#define CHANNELS_PER_TASK 16 /* whose filters are added together */
+
 static void run_filters(void *arg, int64_t task, int32_t thread)
 {
     const gradient_job *job = arg;
     const gradient_plan *plan = job->plan;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
-    const int64_t c = task * CNN_WINOGRAD_FILTERS_IN;
-    cnn_winograd_add_filters(job->call, c, cnn_min_i64(plan->tiles.ic - c, CNN_WINOGRAD_FILTERS_IN), 0, plan->tiles.oc,
+    const int64_t c = task * CHANNELS_PER_TASK;
+    cnn_winograd_add_filters(job->call, c, cnn_min_i64(plan->tiles.ic - c, CHANNELS_PER_TASK), 0, plan->tiles.oc,
                              job->sums + c * plan->sums_row, plan->sums_row, plan->sums_plane,
                              cnn_take(&cursor, plan->filter_bytes));
 }
@@ -225,5 +206,5 @@ void cnn_winograd_run_gradient(const cnn_conv_call *call)
     if (plan.by_blocks)
         cnn_parallel(threads, plan.in_blocks * plan.out_blocks, run_block, &job);
     else
-        cnn_parallel(threads, cnn_ceil_div(t->ic, CNN_WINOGRAD_FILTERS_IN), run_filters, &job);
+        cnn_parallel(threads, cnn_ceil_div(t->ic, CHANNELS_PER_TASK), run_filters, &job);
 }
