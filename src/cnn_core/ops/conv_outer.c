@@ -19,6 +19,7 @@
 #define MOST_SHARES CNN_CONV_TASKS
 #define SHARE_PIXELS 512        /* a share smaller than this would take as long to add up */
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
+#define TASKS_PER_THREAD 4
 #define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
 
 /* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
@@ -56,7 +57,7 @@ static double padded_work(int64_t rows, int64_t cols, const cnn_kernels *kernels
     return (double)rows * (double)cnn_conv_panels_of(cols, kernels).padded;
 }
 
-static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
+static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads)
 {
     const int64_t ic = conv->ic / conv->groups, oc = conv->oc / conv->groups;
     outer_plan plan = {
@@ -93,11 +94,12 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.in_place = plan.pointwise && plan.shares == 1;
     plan.sums_bytes = plan.in_place ? 0 : cnn_size_mul(share_bytes, (size_t)plan.shares);
 
-    /* As many parts as make enough tasks, or as keep a part's sums in the cache. Cutting the columns costs little,
-     * but for copying the rows again; cutting the rows packs the columns again, and should leave some rows to do
-     * with them. */
+    /* As many parts as make enough tasks for the threads, or as keep a part's sums in the cache. Cutting the columns
+     * costs little, but for copying the rows again; cutting the rows packs the columns again, and should leave some
+     * rows to do with them. No sum is cut: bits are the same for any number of parts. */
     const int64_t tiles = count_tiles(&plan, plan.taps);
-    const int64_t wanted = cnn_ceil_div(CNN_CONV_TASKS, plan.groups * plan.shares);
+    const int64_t tasks = cnn_min_i64(TASKS_PER_THREAD * threads, CNN_CONV_TASKS);
+    const int64_t wanted = cnn_ceil_div(tasks, plan.groups * plan.shares);
     const int64_t cached = cnn_ceil_div((int64_t)share_bytes / plan.groups, PART_BYTES);
     plan.col_parts = cnn_min_i64(wanted, cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1));
     plan.row_parts =
@@ -131,7 +133,7 @@ static size_t thread_bytes(const outer_plan *plan)
 static size_t outer_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     (void)pass;
-    const outer_plan plan = plan_outer(conv, kernels);
+    const outer_plan plan = plan_outer(conv, kernels, threads);
     const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
                                        cnn_size_add(plan.offset_bytes, plan.sums_bytes));
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
@@ -381,7 +383,7 @@ static void add_panel(void *arg, int64_t task, int32_t thread)
 static void run_outer(const cnn_conv_call *call)
 {
     const cnn_conv *conv = call->conv;
-    const outer_plan plan = plan_outer(conv, call->kernels);
+    const outer_plan plan = plan_outer(conv, call->kernels, call->threads);
     char *cursor = call->workspace;
     cnn_conv_axes axes;
     cnn_conv_axes_make(conv, CNN_CONV_FORWARD, &cursor, &axes);
