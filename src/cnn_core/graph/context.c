@@ -215,12 +215,24 @@ static void describe_call(const cnn_context *context, cnn_pass pass, int32_t s, 
         .dst = data_of(context, pass, step->result),
         .packed = own->packed,
         .saved = saved == CNN_NO_BUFFER ? NULL : context->arena + saved,
-        .workspace = context->workspace,
+        .workspace = context->workspace + cnn_step_workspace_begin(context->plan, s, pass, context->run_threads),
         .again = pass == CNN_PASS_AGAIN,
         .threads = context->run_threads,
         .random_seed = context->random_seed,
         .random_call = context->random_call,
     };
+}
+
+/* Lets the step that watches this one, if there is one, get ready. */
+static void start_watch(const cnn_context *context, int32_t s, cnn_watch *watch, cnn_call *call)
+{
+    const int32_t watcher = context->plan->steps[s].watcher;
+    if (watcher < 0) return;
+    void *src[CNN_MAX_SOURCES];
+    cnn_call next;
+    describe_call(context, CNN_PASS_FORWARD, watcher, src, &next);
+    next.node->row->watch(&next, watch);
+    call->watch = watch;
 }
 
 /* Forward, for the first time or again. */
@@ -230,8 +242,10 @@ static cnn_status run_forward(const cnn_context *context, cnn_pass pass, int32_t
     const cnn_op_row *row = step->node.row;
     void *src[CNN_MAX_SOURCES];
     cnn_call call;
+    cnn_watch watch;
     if (cnn_shape_count(&step->node.dst_shape) == 0) return CNN_OK;
     describe_call(context, pass, s, src, &call);
+    if (pass == CNN_PASS_FORWARD) start_watch(context, s, &watch, &call);
     const cnn_status status = cnn_plan_uses_reference(context->plan) ? row->reference_forward(&call) : row->forward(&call);
     return status == CNN_OK ? CNN_OK : cnn_fail_in(row->name, status);
 }

@@ -79,6 +79,7 @@ static void clear_steps(cnn_plan *plan)
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
         plan->steps[s].saved = plan->steps[s].saved_again = CNN_NO_BUFFER;
         plan->steps[s].chain = -1;
+        plan->steps[s].watcher = plan->steps[s].shown_by = -1;
         for (int32_t i = 0; i < CNN_MAX_SOURCES; i++) plan->steps[s].flow[i].temporary = CNN_NO_BUFFER;
     }
     for (int32_t v = 0; v < plan->graph.num_values; v++)
@@ -119,6 +120,7 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
         }
         if (given != NULL) status = cnn_plan_store_constants(plan, constants);
         if (given != NULL && status == CNN_OK) status = cnn_plan_chains(plan);
+        if (status == CNN_OK) cnn_plan_watches(plan);
         if (status == CNN_OK) status = cnn_plan_recompute(plan);
         if (status == CNN_OK) status = cnn_plan_memory(plan);
     }
@@ -226,19 +228,35 @@ size_t cnn_plan_bytes(const cnn_plan *plan, cnn_memory kind)
     return 0;
 }
 
+size_t cnn_step_workspace(const cnn_plan *plan, int32_t step, cnn_pass pass, int32_t threads)
+{
+    const cnn_node *node = &plan->graph.steps[step].node;
+    return node->row->workspace == NULL ? 0 : node->row->workspace(node, pass == CNN_PASS_BACKWARD, threads);
+}
+
+size_t cnn_step_workspace_begin(const cnn_plan *plan, int32_t step, cnn_pass pass, int32_t threads)
+{
+    const int32_t before = pass == CNN_PASS_FORWARD ? plan->steps[step].shown_by : -1;
+    return before < 0 ? 0 : cnn_size_align(cnn_step_workspace(plan, before, pass, threads));
+}
+
+static size_t pass_workspace(const cnn_plan *plan, int32_t step, cnn_pass pass, int32_t threads)
+{
+    return cnn_size_add(cnn_step_workspace_begin(plan, step, pass, threads),
+                        cnn_step_workspace(plan, step, pass, threads));
+}
+
 size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads)
 {
     size_t most = 0;
     for (int32_t s = 0; s < plan->graph.num_steps; s++) {
-        const cnn_node *node = &plan->graph.steps[s].node;
         if (plan->steps[s].chain >= 0) {
             const size_t chain = cnn_chain_workspace(&plan->chains[plan->steps[s].chain], threads);
             if (chain > most) most = chain;
             continue;
         }
-        if (node->row->workspace == NULL) continue;
-        const size_t forward = node->row->workspace(node, false, threads);
-        const size_t backward = plan->steps[s].backward ? node->row->workspace(node, true, threads) : 0;
+        const size_t forward = pass_workspace(plan, s, CNN_PASS_FORWARD, threads);
+        const size_t backward = plan->steps[s].backward ? pass_workspace(plan, s, CNN_PASS_BACKWARD, threads) : 0;
         if (forward > most) most = forward;
         if (backward > most) most = backward;
     }

@@ -43,6 +43,8 @@ typedef struct cnn_step_plan {
     bool backward;       /* takes part in backward */
     int32_t chain;       /* in which it runs, or -1 */
     int32_t again_at, backward_at; /* its events; 0: none */
+    int32_t watcher;     /* the next step, if it watches this one's result being made; or -1 */
+    int32_t shown_by;    /* the one before, if this step watches its result being made; or -1 */
     const void *packed;  /* of a frozen plan: what the row packed, or NULL */
     size_t saved;        /* offset, or CNN_NO_BUFFER */
     size_t saved_again;  /* the same for what the second run saves, if it does not use what the first one saved */
@@ -109,6 +111,13 @@ bool cnn_plan_unpacks(const cnn_node *node);
 /* data = a constant of a frozen plan as it was given, or folded. (unpack.c) */
 cnn_status cnn_plan_read_constant(const cnn_plan *plan, cnn_value value, void *data);
 
+/* Connects steps with those that watch them. (watch.c) */
+void cnn_plan_watches(cnn_plan *plan);
+
+/* Bytes of workspace that a pass of a step uses, and begins behind: that of the step whose result it watches, which needs its
+ * own at the same time. */
+size_t cnn_step_workspace(const cnn_plan *plan, int32_t step, cnn_pass pass, int32_t threads);
+size_t cnn_step_workspace_begin(const cnn_plan *plan, int32_t step, cnn_pass pass, int32_t threads);
 /* Bytes of workspace for any one step on `threads` threads. */
 size_t cnn_plan_workspace(const cnn_plan *plan, int32_t threads);
 

@@ -138,7 +138,8 @@ static size_t batch_saved(const cnn_node *node)
 static size_t batch_workspace(const cnn_node *node, bool backward, int32_t threads)
 {
     const cnn_norm_columns view = whole_batch(node);
-    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward, threads), view.groups, view.channels);
+    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward ? 0 : node->pieces, backward, threads), view.groups,
+                              view.channels);
 }
 
 static cnn_status batch_forward(const cnn_call *call)
@@ -164,6 +165,17 @@ static bool batch_fuses(const cnn_node *node, const cnn_epilogue *epilogue, bool
     return cnn_norm_columns_fuses(&view, epilogue, backward);
 }
 
+static bool batch_watches(const cnn_node *node)
+{
+    return node->src_shape[NORM_SRC].rank == 4 && !uses_running(node);
+}
+
+static void batch_watch(const cnn_call *call, cnn_watch *watch)
+{
+    const cnn_norm_columns view = whole_batch(call->node);
+    cnn_norm_columns_watch(&view, call, watch);
+}
+
 const cnn_op_row cnn_op_batch_norm = {
     .name = "batch_norm",
     .fields = cnn_fields_norm,
@@ -183,6 +195,8 @@ const cnn_op_row cnn_op_batch_norm = {
     .forward = batch_forward,
     .backward = batch_backward,
     .fuses = batch_fuses,
+    .watches = batch_watches,
+    .watch = batch_watch,
     .writes = SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) | SRC(NORM_NUM_BATCHES),
     .as_affine = as_affine,
     .reference_forward = cnn_ref_batch_norm_forward,
@@ -220,7 +234,8 @@ static size_t instance_saved(const cnn_node *node)
 static size_t instance_workspace(const cnn_node *node, bool backward, int32_t threads)
 {
     const cnn_norm_columns view = instance_view(node);
-    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward, threads), instance_sets(node), view.channels);
+    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, 0, backward, threads), instance_sets(node),
+                              view.channels);
 }
 
 static cnn_status instance_forward(const cnn_call *call)

@@ -40,6 +40,12 @@ bool cnn_conv_bands(const cnn_conv *conv)
     return algorithm->bands != NULL && algorithm->bands(conv);
 }
 
+int64_t cnn_conv_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    const cnn_conv_algorithm *algorithm = choose(conv, pass);
+    return algorithm->pieces == NULL ? 0 : algorithm->pieces(conv, pass, kernels);
+}
+
 bool cnn_conv_reorders(const cnn_conv *conv, cnn_conv_pass pass)
 {
     return choose(conv, pass)->reorders && cnn_conv_reads_all_taps(conv, pass);
@@ -267,6 +273,7 @@ static cnn_status forward(const cnn_call *call, const direction *d)
     if (call->node->epilogue.adds) pass.addend = call->src[call->node->row->max_sources];
     if (call->node->epilogue.activates) pass.activation = &call->node->epilogue.activation;
     pass.out = call->dst;
+    pass.watch = call->watch;
     cnn_conv_run(&pass);
     return CNN_OK;
 }
@@ -328,6 +335,12 @@ static bool conv2d_band(const cnn_node *node, int64_t first, int64_t rows, cnn_n
     return true;
 }
 
+static int64_t pieces(const cnn_node *node, const direction *d)
+{
+    const cnn_conv conv = conv_of(node, d);
+    return cnn_conv_pieces(&conv, d->forward, node->kernels);
+}
+
 static bool reorders(const cnn_node *node, const direction *d)
 {
     const cnn_conv conv = conv_of(node, d);
@@ -378,6 +391,8 @@ static size_t conv2d_packed(const cnn_node *node) { return packed(node, &plain);
 
 static void conv2d_pack(const cnn_node *node, void *const *src, void *to) { pack(node, src, to, &plain); }
 
+static int64_t conv2d_pieces(const cnn_node *node) { return pieces(node, &plain); }
+
 static bool conv2d_reorders(const cnn_node *node) { return reorders(node, &plain); }
 
 static cnn_status conv2d_forward(const cnn_call *call) { return forward(call, &plain); }
@@ -402,6 +417,8 @@ static void conv_transpose2d_pack(const cnn_node *node, void *const *src, void *
 {
     pack(node, src, to, &transposed);
 }
+
+static int64_t conv_transpose2d_pieces(const cnn_node *node) { return pieces(node, &transposed); }
 
 static bool conv_transpose2d_reorders(const cnn_node *node) { return reorders(node, &transposed); }
 
@@ -431,6 +448,7 @@ const cnn_op_row cnn_op_conv2d = {
     .pack = conv2d_pack,
     .band = conv2d_band,
     .reorders = conv2d_reorders,
+    .pieces = conv2d_pieces,
     .reference_forward = cnn_ref_conv2d_forward,
     .reference_backward = cnn_ref_conv2d_backward,
 };
@@ -456,6 +474,7 @@ const cnn_op_row cnn_op_conv_transpose2d = {
     .packed = conv_transpose2d_packed,
     .pack = conv_transpose2d_pack,
     .reorders = conv_transpose2d_reorders,
+    .pieces = conv_transpose2d_pieces,
     .reference_forward = cnn_ref_conv_transpose2d_forward,
     .reference_backward = cnn_ref_conv_transpose2d_backward,
 };

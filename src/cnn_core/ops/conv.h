@@ -40,6 +40,7 @@ typedef struct cnn_conv_call {
      * weights. The addend may be `out` itself. */
     const float *addend;
     const struct cnn_activation_attributes *activation;
+    const cnn_watch *watch; /* who is shown `out` in the algorithm's pieces, or NULL */
     float *out; /* y (`=`) of forward, x (`=`) of backward data, diff_weights (`+=`) of backward weights */
 } cnn_conv_call;
 
@@ -55,6 +56,8 @@ typedef struct cnn_conv_algorithm {
     void (*pack)(const cnn_conv_call *call, void *packed);
     /* Forward alone: whether some rows of y are computed as in the whole, from the same packed weights. NULL: never. */
     bool (*bands)(const cnn_conv *conv);
+    /* Forward and backward data: in how many pieces `out` can be shown to a watch, or 0. NULL: 0. */
+    int64_t (*pieces)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
     bool reorders; /* packed weights are the weights, those that are read, bit for bit in another order */
 } cnn_conv_algorithm;
 
@@ -74,6 +77,7 @@ void cnn_conv_run(const cnn_conv_call *call);
 size_t cnn_conv_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
 void cnn_conv_pack(const cnn_conv_call *call, void *packed);
 bool cnn_conv_bands(const cnn_conv *conv);
+int64_t cnn_conv_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
 /* True where all weights can be read back from their packed form. */
 bool cnn_conv_reorders(const cnn_conv *conv, cnn_conv_pass pass);
 

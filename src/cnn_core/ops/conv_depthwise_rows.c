@@ -10,6 +10,7 @@
 
 #define LINE 16 /* channels of a cache line; every vector's width divides it */
 #define STRIP_LINES 4
+#define SEEN_BYTES (192 << 10) /* of a strip's src and dst, which somebody wants to see before they leave the cache */
 #define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
 #define LEAST_SHARE 256 /* pixels of y: clearing a share's sums and adding them up costs as much as some dozens */
 #define MOST_SHARES 16
@@ -168,15 +169,35 @@ static void activate_band(const cnn_conv_call *call, const cnn_depthwise_band *b
             cnn_conv_activate(call, count, band->row[r].dst + p * band->pitch + band->first);
 }
 
+/* The band's rows, some at a time if somebody wants to see them while they are in the second-level cache. */
+static void compute_band(const rows_job *job, cnn_depthwise_band *band, cnn_sight *sight, int32_t thread)
+{
+    const rows_plan *plan = job->plan;
+    const cnn_conv_call *call = job->call;
+    const bool back = plan->pass == CNN_CONV_BACKWARD_DATA;
+    const int wide = call->conv->kw == 5, skips = !back && call->conv->stride[1] == 2;
+    const struct cnn_depthwise_rows_kernels *kernels = &call->kernels->depthwise_rows;
+    const int64_t rows = band->rows, row_bytes = (band->src_w + band->dst_w) * band->channels * (int64_t)sizeof(float);
+    const int64_t most = call->watch == NULL ? rows : cnn_max_i64(SEEN_BYTES / row_bytes, 2);
+    for (int64_t first = 0; first < rows; first += band->rows, band->row += band->rows) {
+        band->rows = cnn_min_i64(most, rows - first);
+        (back && !turns_columns(call->conv, plan->pass) ? kernels->spread[wide] : kernels->forward[wide][skips])(band);
+        activate_band(call, band);
+        if (call->watch == NULL) continue;
+        sight->rows = band->rows * band->dst_w;
+        call->watch->see(call->watch, sight, thread);
+        sight->first += sight->rows;
+        sight->done += sight->rows;
+    }
+}
+
 static void run_band(void *arg, int64_t task, int32_t thread)
 {
     const rows_job *job = arg;
     const rows_plan *plan = job->plan;
     const cnn_conv_call *call = job->call;
     const cnn_conv *conv = call->conv;
-    const struct cnn_depthwise_rows_kernels *kernels = &call->kernels->depthwise_rows;
     const bool back = plan->pass == CNN_CONV_BACKWARD_DATA, turns = turns_columns(conv, plan->pass);
-    const int wide = conv->kw == 5, skips = !back && conv->stride[1] == 2;
     const int64_t strip_index = task % plan->strips, index = task / plan->strips % plan->bands,
                   image = task / plan->strips / plan->bands;
     const int64_t dst_h = back ? conv->ih : conv->oh;
@@ -201,8 +222,11 @@ static void run_band(void *arg, int64_t task, int32_t thread)
         .high = epilogue.high,
     };
     list_rows(job, image, first, band.rows, rows);
-    (back && !turns ? kernels->spread[wide] : kernels->forward[wide][skips])(&band);
-    activate_band(call, &band);
+    cnn_sight sight = {.piece = image * plan->bands + index,
+                       .first = (image * dst_h + first) * band.dst_w,
+                       .channel = strip.begin,
+                       .channels = strip.end - strip.begin};
+    compute_band(job, &band, &sight, thread);
 }
 
 /* A strip that is one task packs for itself. */
@@ -324,6 +348,11 @@ static void run_rows(const cnn_conv_call *call)
                  alone && call->packed == NULL ? pack_and_run_band : run_band, &job);
 }
 
+static int64_t rows_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    return conv->n * plan_rows(conv, pass, kernels).bands;
+}
+
 static bool rows_suit(const cnn_conv *conv, cnn_conv_pass pass)
 {
     (void)pass;
@@ -346,5 +375,6 @@ const cnn_conv_algorithm cnn_conv_depthwise_rows = {
     .packed = rows_packed,
     .pack = rows_pack,
     .bands = rows_bands,
+    .pieces = rows_pieces,
     .reorders = true,
 };

@@ -26,6 +26,7 @@ typedef struct direct_plan {
     cnn_conv_strips strips;
     int64_t blocks, block_pixels; /* of each phase; pixels of the largest block */
     int64_t parts;                /* in which the units are cut */
+    int64_t pieces;               /* in which a watch is shown the pixels; 0: these are not neighbours, or miss channels */
     bool by_panels;               /* a task is a part with all blocks; else a part with one block */
     bool packs_all;               /* in the workspace, before the tasks */
     size_t axes_bytes, zero_bytes, offset_bytes, weights_bytes;
@@ -37,6 +38,7 @@ typedef struct direct_plan {
 #define MANY_WEIGHTS (1 << 20) /* bytes: more than other data leave of the second-level cache */
 #define TOO_MANY_WEIGHTS (64 << 20)
 #define MOST_PART_PANELS 4
+#define MOST_PIECES (2 * CNN_CONV_TASKS)
 
 static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
 {
@@ -81,6 +83,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
                                                           (size_t)(part * plan.panels.width) * sizeof(float)));
     } else {
         plan.parts = cnn_min_i64(plan.units, cnn_ceil_div(CNN_CONV_TASKS, plan.phases * plan.blocks));
+        if (plan.parts == 1 && plan.phases == 1) plan.pieces = cnn_min_i64(plan.blocks, MOST_PIECES);
     }
 
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
@@ -236,23 +239,25 @@ static direct_scratch take_scratch(const direct_job *job, int32_t thread)
     return scratch;
 }
 
+/* The first pixel of a block. In some phases all have fewer pixels than in the largest. */
+static int64_t block_begin(const direct_job *job, const cnn_conv_grid *grid, int64_t index)
+{
+    const direct_plan *plan = job->plan;
+    return plan->stripped ? cnn_conv_strip_begin(job->call->conv, &plan->strips, index)
+                          : cnn_split(job->call->conv->n * grid->h * grid->w, plan->blocks, index);
+}
+
 /* Finds the sources and destinations of a block; returns its pixels. */
 static int64_t locate_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid,
                             int64_t index)
 {
     const direct_plan *plan = job->plan;
     const cnn_conv_call *call = job->call;
-    int64_t first, pixels;
-    if (plan->stripped) {
-        first = cnn_conv_strip_begin(call->conv, &plan->strips, index);
-        pixels = cnn_conv_strip_begin(call->conv, &plan->strips, index + 1) - first;
+    const int64_t first = block_begin(job, grid, index), pixels = block_begin(job, grid, index + 1) - first;
+    if (plan->stripped)
         cnn_conv_strip_fill(call->conv, &plan->strips, call->x, index, scratch->strip, scratch->src);
-    } else {
-        const int64_t all = call->conv->n * grid->h * grid->w; /* in some phases fewer than in the largest */
-        first = cnn_split(all, plan->blocks, index);
-        pixels = cnn_split(all, plan->blocks, index + 1) - first;
+    else
         cnn_conv_locate_src(grid, &job->src, job->zero, first, pixels, scratch->src);
-    }
     cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, call->out, job->dst_c, first, pixels, scratch->dst);
     if (call->addend != NULL)
         for (int64_t p = 0; p < pixels; p++) scratch->addend[p] = call->addend + (scratch->dst[p] - call->out);
@@ -311,6 +316,25 @@ static void run_part(void *arg, int64_t task, int32_t thread)
         compute_block(job, &scratch, &grid, task % tasks, begin, end, packed);
 }
 
+/* A task is a piece: neighbouring blocks, all channels of each. */
+static void run_piece(void *arg, int64_t piece, int32_t thread)
+{
+    const direct_job *job = arg;
+    const direct_plan *plan = job->plan;
+    const cnn_watch *watch = job->call->watch;
+    const cnn_conv_grid grid = cnn_conv_grid_at(&job->axes, 0);
+    const direct_scratch scratch = take_scratch(job, thread);
+    const int64_t blocks = cnn_split(plan->blocks, plan->pieces, piece + 1);
+    cnn_sight sight = {.piece = piece, .channels = job->dst_c};
+    for (int64_t block = cnn_split(plan->blocks, plan->pieces, piece); block < blocks; block++) {
+        compute_block(job, &scratch, &grid, block, 0, plan->units, job->packed);
+        sight.first = block_begin(job, &grid, block);
+        sight.rows = block_begin(job, &grid, block + 1) - sight.first;
+        watch->see(watch, &sight, thread);
+        sight.done += sight.rows;
+    }
+}
+
 /* What a pass and the packing of its weights have in common. */
 static direct_job begin_job(const cnn_conv_call *call, const direct_plan *plan, char **cursor)
 {
@@ -354,8 +378,16 @@ static void run_direct(const cnn_conv_call *call)
         job.packed = packed;
     }
     job.scratch = cursor;
-    cnn_parallel(cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels)),
-                 plan.phases * plan.parts * (plan.by_panels ? 1 : plan.blocks), run_part, &job);
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels));
+    if (call->watch != NULL)
+        cnn_parallel(threads, plan.pieces, run_piece, &job);
+    else
+        cnn_parallel(threads, plan.phases * plan.parts * (plan.by_panels ? 1 : plan.blocks), run_part, &job);
+}
+
+static int64_t direct_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    return plan_direct(conv, pass, kernels).pieces;
 }
 
 /* Packed weights, and behind them room for the axes while they are packed. */
@@ -390,5 +422,6 @@ const cnn_conv_algorithm cnn_conv_direct = {
     .packed = direct_packed,
     .pack = direct_pack,
     .bands = direct_bands,
+    .pieces = direct_pieces,
     .reorders = true,
 };

@@ -28,7 +28,7 @@ static size_t saved(const cnn_node *node)
 static size_t workspace(const cnn_node *node, bool backward, int32_t threads)
 {
     const cnn_norm_columns view = view_of(node);
-    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward, threads), view.samples * view.groups,
+    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, 0, backward, threads), view.samples * view.groups,
                               view.channels);
 }
 

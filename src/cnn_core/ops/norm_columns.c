@@ -90,38 +90,49 @@ enum {
 };
 
 /* pivot = the mean of the first rows, or of all before these: see docs/normalization.md for why it is good enough. */
-static void set_pivot(const cnn_norm_run *r, int64_t rows, int64_t copies, const float *x, int64_t count,
-                      const double *mean, float *pivot)
+static void set_pivot(const cnn_norm_run *r, int64_t rows, int64_t copies, const cnn_norm_rows *at, const float *x,
+                      int64_t count, const double *mean, float *pivot)
 {
-    const int64_t channels = r->view->channels, width = copies * channels;
+    const int64_t width = copies * at->channels;
     if (count == 0) {
         const float inverse = 1.0f / (float)rows;
-        r->kernels->norm.column_sums(rows, width, x, pivot);
+        r->kernels->norm.column_sums(rows, width, copies * r->view->channels, x, pivot);
         for (int64_t j = 0; j < width; j++) pivot[j] *= inverse;
         return;
     }
     for (int64_t copy = 0; copy < copies; copy++)
-        for (int64_t c = 0; c < channels; c++) pivot[copy * channels + c] = (float)mean[c];
+        for (int64_t c = 0; c < at->channels; c++) pivot[copy * at->channels + c] = (float)mean[c];
+}
+
+/* The sums of those columns, of two numbers each: the first ones, with the second ones `channels` behind. */
+static double *begin_sums(const cnn_norm_run *r, const cnn_norm_rows *at, double *sums)
+{
+    const int64_t channels = r->view->channels;
+    for (int64_t c = at->channel; at->done == 0 && c < at->channel + at->channels; c++)
+        sums[c] = sums[channels + c] = 0.0;
+    return sums + at->channel;
 }
 
 /* sums: mean and m2 of each channel. */
-static void reduce_moments(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *coefficients,
-                           float *scratch, double *sums)
+static void reduce_moments(const cnn_norm_run *r, const cnn_norm_rows *at, const float *coefficients, float *scratch,
+                           double *sums)
 {
     (void)coefficients;
     const int64_t channels = r->view->channels;
     const struct cnn_norm_kernels *kernels = &r->kernels->norm;
     float *pivot = scratch, *first = pivot + r->cut.width, *second = first + r->cut.width;
-    memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
-    for (int64_t done = 0; done < rows;) {
-        int64_t copies;
-        const int64_t folded = cnn_norm_next_block(r, done == 0 ? FIRST_BLOCK : BLOCK, rows - done, &copies);
-        const float *x = r->src + offset + done * channels;
-        set_pivot(r, folded, copies, x, done, sums, pivot);
-        kernels->column_moments(folded, copies * channels, x, pivot, first, second);
-        for (int64_t copy = 0; copy < copies; copy++, done += folded)
-            kernels->column_merge(channels, folded, pivot + copy * channels, first + copy * channels,
-                                  second + copy * channels, done, sums, sums + channels);
+    double *mean = begin_sums(r, at, sums);
+    for (int64_t done = 0; done < at->rows;) {
+        int64_t copies, count = at->done + done;
+        const int64_t folded = cnn_norm_next_block(r, at, done, count == 0 ? FIRST_BLOCK : BLOCK, &copies);
+        const float *x = r->src + at->offset + done * channels + at->channel;
+        set_pivot(r, folded, copies, at, x, count, mean, pivot);
+        (r->cut.pieces > 0 ? kernels->column_moments_near : kernels->column_moments)(
+            folded, copies * at->channels, copies * channels, x, pivot, first, second);
+        for (int64_t copy = 0, from = 0; copy < copies; copy++, from += at->channels, count += folded)
+            kernels->column_merge(at->channels, folded, pivot + from, first + from, second + from, count, mean,
+                                  mean + channels);
+        done += folded * copies;
     }
 }
 
@@ -174,20 +185,35 @@ static void apply_forward(const cnn_norm_run *r, int64_t offset, int64_t rows, i
                                                      (float)r->any->beta, false);
 }
 
-void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call)
+static cnn_norm_run begin_forward(const cnn_norm_columns *view, const cnn_call *call, char **workspace)
 {
     static const cnn_norm_pass normalize = {NULL, reduce_moments, merge_moments, finish_moments, apply_forward};
     static const cnn_norm_pass normalize_by_constants = {.prepare = set_affine, .apply = apply_forward};
-    char *workspace = call->workspace;
-    cnn_norm_run r = cnn_norm_run_of(view, view->constant ? &normalize_by_constants : &normalize, call, &workspace);
+    cnn_norm_run r =
+        cnn_norm_run_of(view, view->constant ? &normalize_by_constants : &normalize, call, call->node->pieces, workspace);
     take_epilogue(&r, &call->node->epilogue);
     r.bias = call->src[NORM_BIAS];
     if (call->node->epilogue.adds) r.addend = call->src[call->node->row->max_sources];
     r.out = call->dst;
     cnn_norm_set_stream(&r, r.addend == NULL ? 2 : 3);
+    return r;
+}
+
+void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call)
+{
+    char *workspace = call->workspace;
+    cnn_norm_run r = begin_forward(view, call, &workspace);
     if (view->matrices > 0) r.src = r.out = take_columns(view, r.src, call->threads, &workspace);
     cnn_norm_run_pass(&r, call->threads);
     if (view->matrices > 0) put_columns(view, r.out, call->threads, call->dst);
+}
+
+/* While src is made. */
+void cnn_norm_columns_watch(const cnn_norm_columns *view, const cnn_call *call, cnn_watch *watch)
+{
+    char *workspace = call->workspace;
+    const cnn_norm_run r = begin_forward(view, call, &workspace);
+    cnn_norm_run_watch(&r, &workspace, watch);
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
@@ -198,6 +224,7 @@ static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset,
 {
     return (struct cnn_norm_backward){.rows = rows,
                                       .width = width,
+                                      .stride = width,
                                       .src = r->src + offset,
                                       .diff_dst = r->diff_dst + offset,
                                       .dst = r->dst == NULL ? NULL : r->dst + offset,
@@ -209,23 +236,25 @@ static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset,
 }
 
 /* sums: sum g and sum g (x - mean) of each channel, with the mean as rounded to float. */
-static void reduce_dots(const cnn_norm_run *r, int64_t offset, int64_t rows, const float *mean, float *scratch,
+static void reduce_dots(const cnn_norm_run *r, const cnn_norm_rows *at, const float *mean, float *scratch,
                         double *sums)
 {
     const int64_t channels = r->view->channels;
-    memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
-    for (int64_t done = 0; done < rows;) {
+    double *sum = begin_sums(r, at, sums), *dot = sum + channels;
+    for (int64_t done = 0; done < at->rows;) {
         int64_t copies;
-        const int64_t folded = cnn_norm_next_block(r, BLOCK, rows - done, &copies), at = offset + done * channels;
-        struct cnn_norm_backward f = arguments(r, at, folded, copies * channels, mean);
+        const int64_t folded = cnn_norm_next_block(r, at, done, BLOCK, &copies);
+        const int64_t offset = at->offset + done * channels + at->channel;
+        struct cnn_norm_backward f = arguments(r, offset, folded, copies * at->channels, mean + at->channel);
+        f.stride = copies * channels;
         f.sum = scratch;
         f.dot = scratch + r->cut.width;
-        f.gated = r->gated == NULL ? NULL : r->gated + at;
+        f.gated = r->gated == NULL ? NULL : r->gated + offset;
         r->kernels->norm.column_dots(&f);
-        for (int64_t copy = 0; copy < copies; copy++)
-            for (int64_t c = 0; c < channels; c++) {
-                sums[c] += (double)f.sum[copy * channels + c];
-                sums[channels + c] += (double)f.dot[copy * channels + c];
+        for (int64_t copy = 0, from = 0; copy < copies; copy++, from += at->channels)
+            for (int64_t c = 0; c < at->channels; c++) {
+                sum[c] += (double)f.sum[from + c];
+                dot[c] += (double)f.dot[from + c];
             }
         done += folded * copies;
     }
@@ -331,7 +360,7 @@ void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *cal
     const cnn_norm_pass *pass = &gradient;
     if (view->constant) pass = reduces ? &constant_gradient : &constant_gradient_of_src;
     char *workspace = call->workspace;
-    cnn_norm_run r = cnn_norm_run_of(view, pass, call, &workspace);
+    cnn_norm_run r = cnn_norm_run_of(view, pass, call, 0, &workspace);
     const int64_t shares = r.cut.parts * 2 * view->channels;
     r.diff_parameters = cnn_take(&workspace, cnn_size_mul((size_t)shares, sizeof *r.diff_parameters));
     memset(r.diff_parameters, 0, (size_t)shares * sizeof *r.diff_parameters);

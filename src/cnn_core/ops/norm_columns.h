@@ -17,9 +17,13 @@ typedef struct cnn_norm_columns {
 /* The view of src (n, c, ...) with the statistics of each image, or of all images together. */
 cnn_norm_columns cnn_norm_columns_of(const cnn_node *node, bool per_image, int64_t groups);
 
-size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, bool backward, int32_t threads);
+/* pieces: node->pieces, of forward. */
+size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, int64_t pieces, bool backward, int32_t threads);
 /* Whether the passes can take the epilogue. */
 bool cnn_norm_columns_fuses(const cnn_norm_columns *view, const cnn_epilogue *epilogue, bool backward);
+/* Starts forward of a whole batch in node->pieces, with the workspace that it will be called with: *watch takes the moments
+ * of each piece of src as it is made. */
+void cnn_norm_columns_watch(const cnn_norm_columns *view, const cnn_call *call, cnn_watch *watch);
 /* dst gets `=`, and so does `saved`, unless the statistics are constant. */
 void cnn_norm_columns_forward(const cnn_norm_columns *view, const cnn_call *call);
 /* diff_src gets `=`, the gradients of weights and bias `+=`. Behind an activation dst is read where there is an addend;

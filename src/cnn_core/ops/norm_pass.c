@@ -33,7 +33,7 @@ static int64_t fold_of(int64_t channels)
     return fold;
 }
 
-static cnn_norm_cut cut_of(const cnn_norm_columns *view)
+static cnn_norm_cut cut_of(const cnn_norm_columns *view, int64_t pieces)
 {
     cnn_norm_cut c = {.fold = fold_of(view->channels), .part_samples = 1};
     const int64_t sample_floats = cnn_max_i64(view->rows * view->channels, 1);
@@ -44,7 +44,8 @@ static cnn_norm_cut cut_of(const cnn_norm_columns *view)
         chunks = cnn_max_i64(cnn_min_i64(sample_floats / CHUNK_FLOATS, MAX_TASKS / view->samples), 1);
     c.chunk_rows = cnn_max_i64(cnn_ceil_div(cnn_ceil_div(view->rows, chunks), c.fold), MIN_CHUNK) * c.fold;
     c.chunks = cnn_ceil_div(view->rows, c.chunk_rows);
-    c.fused = c.chunks == 1 && !view->constant;
+    c.pieces = view->constant ? 0 : pieces;
+    c.fused = c.chunks == 1 && !view->constant && c.pieces == 0;
     if (c.fused)
         c.part_samples = cnn_max_i64(cnn_ceil_div(view->samples, MAX_TASKS),
                                      cnn_min_i64(cnn_max_i64(CHUNK_FLOATS / sample_floats, 1), view->samples));
@@ -78,7 +79,8 @@ static size_t scratch_bytes(const cnn_norm_cut *c, int32_t threads)
 
 static size_t sums_bytes(const cnn_norm_columns *view, const cnn_norm_cut *c, int32_t threads)
 {
-    return double_bytes((c->fused ? threads : view->samples * c->chunks) * 2 * view->channels);
+    const int64_t reduced = c->pieces > 0 ? c->pieces : view->samples * c->chunks;
+    return double_bytes((c->fused ? threads : reduced) * 2 * view->channels);
 }
 
 static size_t coefficients_bytes(const cnn_norm_columns *view, const cnn_norm_cut *c, int32_t threads)
@@ -91,25 +93,37 @@ static size_t columns_bytes(const cnn_norm_columns *view)
     return view->matrices == 0 ? 0 : cnn_float_bytes(view->samples * view->rows * view->channels);
 }
 
-size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, bool backward, int32_t threads)
+/* A run that is kept while others make its pieces, and where its view lies. */
+typedef struct watching {
+    cnn_norm_run run;
+    cnn_norm_columns view;
+} watching;
+
+static size_t piece_rows_bytes(const cnn_norm_cut *c)
+{
+    return cnn_size_align(cnn_size_mul((size_t)c->pieces, sizeof(int64_t)));
+}
+
+size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, int64_t pieces, bool backward, int32_t threads)
 {
     if (view->samples * view->rows * view->channels == 0) return 0;
-    const cnn_norm_cut c = cut_of(view);
+    const cnn_norm_cut c = cut_of(view, pieces);
     size_t bytes = cnn_size_add(scratch_bytes(&c, threads), sums_bytes(view, &c, threads));
     bytes = cnn_size_add(bytes, coefficients_bytes(view, &c, threads));
     bytes = cnn_size_add(bytes, columns_bytes(view));
+    if (c.pieces > 0) bytes = cnn_size_add(bytes, cnn_size_add(piece_rows_bytes(&c), cnn_size_align(sizeof(watching))));
     if (!backward) return bytes;
     bytes = cnn_size_add(bytes, double_bytes(c.parts * 2 * view->channels));
     return cnn_size_add(bytes, columns_bytes(view));
 }
 
 cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call,
-                             char **workspace)
+                             int64_t pieces, char **workspace)
 {
     cnn_norm_run r = {.view = view,
                       .pass = pass,
                       .kernels = call->node->kernels,
-                      .cut = cut_of(view),
+                      .cut = cut_of(view, pieces),
                       .eps = call->node->attributes.norm.eps,
                       .weights = call->src[NORM_WEIGHTS],
                       .mean = call->saved,
@@ -118,6 +132,7 @@ cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *
     r.scratch = cnn_take(workspace, scratch_bytes(&r.cut, call->threads));
     r.sums = cnn_take(workspace, sums_bytes(view, &r.cut, call->threads));
     r.coefficients = cnn_take(workspace, coefficients_bytes(view, &r.cut, call->threads));
+    r.piece_rows = cnn_take(workspace, piece_rows_bytes(&r.cut));
     return r;
 }
 
@@ -185,7 +200,8 @@ static void part_task(void *arg, int64_t part, int32_t thread)
     for (int64_t sample = begin; sample < end; sample++) {
         const int64_t offset = sample * rows * r->view->channels;
         if (r->pass->prepare != NULL) r->pass->prepare(r, sample, coefficients);
-        r->pass->reduce(r, offset, rows, coefficients, scratch_of(r, thread), sums);
+        const cnn_norm_rows all = {offset, rows, 0, 0, r->view->channels};
+        r->pass->reduce(r, &all, coefficients, scratch_of(r, thread), sums);
         r->pass->finish(r, sample, sums, diff_parameters_of(r, part), coefficients);
         if (r->out != NULL) apply_backwards(r, offset, rows, coefficients);
     }
@@ -205,7 +221,8 @@ static void reduce_task(void *arg, int64_t task, int32_t thread)
     const int64_t sample = task / r->cut.chunks;
     int64_t offset;
     const int64_t rows = chunk_of(r, sample, task % r->cut.chunks, &offset);
-    r->pass->reduce(r, offset, rows, coefficients_of(r, sample), scratch_of(r, thread), sums_of(r, task));
+    const cnn_norm_rows chunk = {offset, rows, 0, 0, r->view->channels};
+    r->pass->reduce(r, &chunk, coefficients_of(r, sample), scratch_of(r, thread), sums_of(r, task));
 }
 
 static void apply_task(void *arg, int64_t task, int32_t thread)
@@ -219,15 +236,22 @@ static void apply_task(void *arg, int64_t task, int32_t thread)
     apply_backwards(r, offset, rows, coefficients_of(r, sample));
 }
 
-/* Merges the chunks of a sample into its first. */
+/* How many rows the sums of a sample's chunk, or piece, are of. */
+static int64_t reduced_rows(const cnn_norm_run *r, int64_t sample, int64_t chunk)
+{
+    int64_t offset;
+    return r->cut.pieces > 0 ? r->piece_rows[chunk] : chunk_of(r, sample, chunk, &offset);
+}
+
+/* Merges the chunks, or pieces, of a sample into its first. */
 static double *merged_sums(const cnn_norm_run *r, int64_t sample)
 {
-    double *total = sums_of(r, sample * r->cut.chunks);
-    int64_t count = cnn_min_i64(r->cut.chunk_rows, r->view->rows);
-    for (int64_t chunk = 1; chunk < r->cut.chunks; chunk++) {
-        int64_t offset;
-        const int64_t rows = chunk_of(r, sample, chunk, &offset);
-        r->pass->merge(r, count, total, rows, sums_of(r, sample * r->cut.chunks + chunk));
+    const int64_t chunks = r->cut.pieces > 0 ? r->cut.pieces : r->cut.chunks;
+    double *total = sums_of(r, sample * chunks);
+    int64_t count = reduced_rows(r, sample, 0);
+    for (int64_t chunk = 1; chunk < chunks; chunk++) {
+        const int64_t rows = reduced_rows(r, sample, chunk);
+        r->pass->merge(r, count, total, rows, sums_of(r, sample * chunks + chunk));
         count += rows;
     }
     return total;
@@ -245,7 +269,7 @@ void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads)
     for (int64_t sample = 0; r->pass->prepare != NULL && sample < samples; sample++)
         r->pass->prepare(r, sample, coefficients_of(r, sample));
     if (r->pass->reduce != NULL) {
-        cnn_parallel(useful, tasks, reduce_task, (void *)r);
+        if (r->cut.pieces == 0) cnn_parallel(useful, tasks, reduce_task, (void *)r);
         for (int64_t sample = 0; sample < samples; sample++)
             r->pass->finish(r, sample, merged_sums(r, sample), diff_parameters_of(r, sample),
                             coefficients_of(r, sample));
@@ -253,8 +277,29 @@ void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads)
     if (r->out != NULL) cnn_parallel(useful, tasks, apply_task, (void *)r);
 }
 
-int64_t cnn_norm_next_block(const cnn_norm_run *r, int64_t most, int64_t left, int64_t *copies)
+/* Rows of which some columns are to be reduced are not folded. */
+int64_t cnn_norm_next_block(const cnn_norm_run *r, const cnn_norm_rows *at, int64_t done, int64_t most, int64_t *copies)
 {
-    *copies = cnn_min_i64(r->cut.fold, left); /* the last rows may be too few for a folded one */
+    const int64_t left = at->rows - done, fold = at->channels == r->view->channels ? r->cut.fold : 1;
+    *copies = cnn_min_i64(fold, left); /* the last rows may be too few for a folded one */
     return cnn_min_i64(most, left / *copies);
+}
+
+/* ---- in pieces ---------------------------------------------------------------------------------------------------- */
+
+static void see(const cnn_watch *watch, const cnn_sight *sight, int32_t thread)
+{
+    const cnn_norm_run *r = &((const watching *)watch->state)->run;
+    const cnn_norm_rows rows = {sight->first * r->view->channels, sight->rows, sight->done, sight->channel,
+                                sight->channels};
+    r->pass->reduce(r, &rows, NULL, scratch_of(r, thread), sums_of(r, sight->piece));
+    if (sight->channel == 0) r->piece_rows[sight->piece] = sight->done + sight->rows;
+}
+
+void cnn_norm_run_watch(const cnn_norm_run *r, char **workspace, cnn_watch *watch)
+{
+    watching *kept = cnn_take(workspace, sizeof *kept);
+    *kept = (watching){.run = *r, .view = *r->view};
+    kept->run.view = &kept->view;
+    *watch = (cnn_watch){.see = see, .state = kept};
 }

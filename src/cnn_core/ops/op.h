@@ -14,6 +14,21 @@ typedef struct cnn_epilogue {
     struct cnn_activation_attributes activation;
 } cnn_epilogue;
 
+/* Rows of channels, of the n h w of an image, that are there now: these channels of them. `done` rows of the piece, of the
+ * same channels, were seen before. */
+typedef struct cnn_sight {
+    int64_t piece, done;
+    int64_t first, rows;
+    int64_t channel, channels;
+} cnn_sight;
+
+/* One who takes what he needs of a result while it is made, piece by piece, and lies in the caches. A piece's rows come in
+ * order, and the pieces by shape alone, at any time and from any thread. */
+typedef struct cnn_watch {
+    void (*see)(const struct cnn_watch *watch, const cnn_sight *sight, int32_t thread);
+    void *state;
+} cnn_watch;
+
 /* One operation in a graph: everything known of it before it runs. */
 typedef struct cnn_node {
     const struct cnn_op_row *row;
@@ -32,6 +47,7 @@ typedef struct cnn_node {
     bool direct; /* no Winograd convolution (set when planned) */
     bool packed; /* forward gets the row's packed parameters: no workspace is needed for them (set when planned) */
     cnn_epilogue epilogue; /* (set when planned) */
+    int64_t pieces; /* in which forward watches source 0 being made, or 0 (set when planned) */
     uint64_t id; /* the operation's number in its graph: its stream of random numbers */
 } cnn_node;
 
@@ -46,6 +62,7 @@ typedef struct cnn_call {
     uint32_t add;              /* backward: bit i: diff_src[i] gets `+=`; only of what the row can add */
     void *saved;               /* the row's `saved` bytes: written by forward, read by backward */
     void *workspace;           /* the row's `workspace` bytes, uninitialised */
+    const cnn_watch *watch;    /* forward: who is shown dst, in the row's pieces; or NULL */
     bool again;                /* forward runs once more: `saved` holds what it left, states stay as they are */
     int32_t threads;           /* to pass to cnn_parallel, through cnn_useful_threads where work may be small */
     uint64_t random_seed, random_call;
@@ -107,6 +124,13 @@ typedef struct cnn_op_row {
      * rows *src_first .. + *src_rows - 1; `part`, if not NULL, gets the node that computes them. Its workspace depends on
      * `rows` alone. NULL: it cannot be done. */
     bool (*band)(const cnn_node *node, int64_t first, int64_t rows, cnn_node *part, int64_t *src_first, int64_t *src_rows);
+
+    /* In how many pieces forward can show dst to a watch. 0, NULL: it cannot. */
+    int64_t (*pieces)(const cnn_node *node);
+    /* Whether forward can watch its source 0 being made; NULL: never. If it does (node->pieces), `watch` is called before that
+     * is made, with what forward will be called with. */
+    bool (*watches)(const cnn_node *node);
+    void (*watch)(const cnn_call *call, cnn_watch *watch);
 
     /* The scalar reference: float64 always, float32 when the plan asks for it. Same `saved` layout and workspace. Nodes
      * for the reference have no epilogue and nothing packed. */

@@ -2,31 +2,33 @@
  *
  * Columns walk memory as it lies, row by row, with sums of a row's length in memory, where the nearest cache holds
  * them. To read several rows side by side would spare loads and stores of sums, but takes twice as long where src comes
- * from memory: it defeats the prefetching.
+ * from memory: it defeats the prefetching. What lies in a near cache is walked down in columns, with sums in registers, to
+ * the same bits.
  *
  * Activations are those of activation_body.h, so that the same numbers come out as without fusion. Which one it is, and
  * what else differs from call to call, are arguments that are constants wherever these functions are inlined. */
 
-/* Calls STEP(at, j, lanes) for every vector, at = row * width + j. */
-#define NORM_FOR_MATRIX(rows, width, STEP)                                                        \
-    do {                                                                                          \
-        for (int64_t i_ = 0; i_ < (rows); i_++) {                                                 \
-            int64_t j_ = 0;                                                                       \
-            for (; j_ + VF_WIDTH <= (width); j_ += VF_WIDTH) STEP(i_ * (width) + j_, j_, VF_WIDTH); \
-            if (j_ < (width)) STEP(i_ * (width) + j_, j_, (int)((width)-j_));                     \
-        }                                                                                         \
+/* Calls STEP(at, j, lanes) for every vector, at = row * stride + j. */
+#define NORM_FOR_ROWS(rows, width, stride, STEP)                                                     \
+    do {                                                                                             \
+        for (int64_t i_ = 0; i_ < (rows); i_++) {                                                    \
+            int64_t j_ = 0;                                                                          \
+            for (; j_ + VF_WIDTH <= (width); j_ += VF_WIDTH) STEP(i_ * (stride) + j_, j_, VF_WIDTH); \
+            if (j_ < (width)) STEP(i_ * (stride) + j_, j_, (int)((width)-j_));                       \
+        }                                                                                            \
     } while (0)
+#define NORM_FOR_MATRIX(rows, width, STEP) NORM_FOR_ROWS(rows, width, width, STEP)
 
 static inline void norm_clear(int64_t n, float *x)
 {
     for (int64_t j = 0; j < n; j++) x[j] = 0.0f;
 }
 
-static void norm_column_sums(int64_t rows, int64_t width, const float *x, float *sum)
+static void norm_column_sums(int64_t rows, int64_t width, int64_t stride, const float *x, float *sum)
 {
     norm_clear(width, sum);
 #define STEP(at, j, lanes) norm_add(sum + (j), norm_load(x + (at), lanes), lanes)
-    NORM_FOR_MATRIX(rows, width, STEP);
+    NORM_FOR_ROWS(rows, width, stride, STEP);
 #undef STEP
 }
 
@@ -37,13 +39,52 @@ VF_INLINE void norm_moments_step(const float *x, const float *pivot, float *firs
     norm_store(second, vf_fmadd(d, d, norm_load(second, lanes)), lanes);
 }
 
-static void norm_column_moments(int64_t rows, int64_t width, const float *x, const float *pivot, float *first,
-                                float *second)
+#define NORM_NEAR 4 /* vectors side by side: sums enough to cover an addition's latency */
+
+/* The moments of `count` vectors of columns, down all rows, the last of them of so many lanes. */
+VF_INLINE void norm_moments_down(int64_t rows, int64_t stride, const float *x, const float *pivot, int count, int lanes,
+                                 float *first, float *second)
+{
+    vf p[NORM_NEAR], s[NORM_NEAR], q[NORM_NEAR];
+    for (int k = 0; k < count; k++) {
+        p[k] = norm_load(pivot + k * VF_WIDTH, k + 1 < count ? VF_WIDTH : lanes);
+        s[k] = q[k] = vf_zero();
+    }
+    for (int64_t i = 0; i < rows; i++, x += stride)
+        for (int k = 0; k < count; k++) {
+            const vf d = vf_sub(norm_load(x + k * VF_WIDTH, k + 1 < count ? VF_WIDTH : lanes), p[k]);
+            s[k] = vf_add(s[k], d);
+            q[k] = vf_fmadd(d, d, q[k]);
+        }
+    for (int k = 0; k < count; k++) {
+        norm_store(first + k * VF_WIDTH, s[k], k + 1 < count ? VF_WIDTH : lanes);
+        norm_store(second + k * VF_WIDTH, q[k], k + 1 < count ? VF_WIDTH : lanes);
+    }
+}
+
+static void norm_column_moments_near(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
+                                     float *first, float *second)
+{
+    for (int64_t j = 0; j < width; j += NORM_NEAR * VF_WIDTH) {
+        const int64_t left = width - j;
+        const int count = (int)((left < NORM_NEAR * VF_WIDTH ? left + VF_WIDTH - 1 : NORM_NEAR * VF_WIDTH) / VF_WIDTH);
+        const int lanes = left < count * VF_WIDTH ? (int)(left - (count - 1) * VF_WIDTH) : VF_WIDTH;
+        switch (count) {
+        case 1: norm_moments_down(rows, stride, x + j, pivot + j, 1, lanes, first + j, second + j); break;
+        case 2: norm_moments_down(rows, stride, x + j, pivot + j, 2, lanes, first + j, second + j); break;
+        case 3: norm_moments_down(rows, stride, x + j, pivot + j, 3, lanes, first + j, second + j); break;
+        default: norm_moments_down(rows, stride, x + j, pivot + j, NORM_NEAR, lanes, first + j, second + j);
+        }
+    }
+}
+
+static void norm_column_moments(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
+                                float *first, float *second)
 {
     norm_clear(width, first);
     norm_clear(width, second);
 #define STEP(at, j, lanes) norm_moments_step(x + (at), pivot + (j), first + (j), second + (j), lanes)
-    NORM_FOR_MATRIX(rows, width, STEP);
+    NORM_FOR_ROWS(rows, width, stride, STEP);
 #undef STEP
 }
 
@@ -152,7 +193,7 @@ VF_INLINE void norm_dots_step(struct cnn_norm_backward f, norm_backward_form for
 VF_INLINE void norm_dots_matrix(struct cnn_norm_backward f, norm_backward_form form)
 {
 #define STEP(at, j, lanes) norm_dots_step(f, form, at, j, lanes)
-    NORM_FOR_MATRIX(f.rows, f.width, STEP);
+    NORM_FOR_ROWS(f.rows, f.width, f.stride, STEP);
 #undef STEP
 }
 
