@@ -20,6 +20,7 @@
 #define SHARE_PIXELS 512        /* a share smaller than this would take as long to add up */
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
 #define TASKS_PER_THREAD 4
+#define LINE_BYTES 64
 #define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
 
 /* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
@@ -66,8 +67,10 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         .pixels = conv->n * conv->oh * conv->ow,
     };
     const bool few_pixels = plan.pixels < 2 * SHARE_PIXELS;
+    const bool narrow = ic <= kernels->width && ic < oc; /* columns of one vector load more than they multiply */
     plan.pointwise =
-        plan.taps == 1 && (few_pixels || padded_work(oc, ic, kernels) < 1.1 * padded_work(ic, oc, kernels));
+        plan.taps == 1 &&
+        (few_pixels || (!narrow && padded_work(oc, ic, kernels) < 1.1 * padded_work(ic, oc, kernels)));
     plan.row_channels = plan.pointwise ? oc : ic;
     plan.cols = cnn_conv_panels_of(plan.pointwise ? ic : oc, kernels);
     plan.stripped = plan.groups == 1 && cnn_conv_strips_suit(conv);
@@ -175,6 +178,7 @@ typedef struct outer_block {
     float *packed;            /* [panels][pixels][panel row] */
     float *tile;              /* [pixels][CNN_CONV_ROWS] */
     const float **tile_rows;  /* into it */
+    const char *fetch, *fetch_end; /* of what the next block packs, that nobody has asked for */
 } outer_block;
 
 static outer_block take_block(const outer_job *job, int32_t thread)
@@ -282,6 +286,15 @@ static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t inde
     return tile;
 }
 
+/* The lines that `pixels` steps of the kernel fetch; none are left to fetch: what is near already. */
+static const char *next_lines(outer_block *block, const float *near)
+{
+    const char *lines = block->fetch;
+    if (lines >= block->fetch_end) return (const char *)near;
+    block->fetch += block->pixels * LINE_BYTES;
+    return lines;
+}
+
 /* Adds one block to the part's sums. */
 static void sum_block(const outer_job *job, outer_block *block, int64_t share, int64_t group, int64_t row_part,
                       bool add)
@@ -295,11 +308,24 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
              panel++, cols += block->pixels * plan->cols.width) {
             int64_t stride;
             float *sums = panel_sums(job, share, group, panel, &stride);
-            job->call->kernels->conv.outer_scattered(tile.height, block->pixels, tile.src, tile.offset, cols,
-                                                     (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
-                                                     sums + tile.row * stride);
+            const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
+            job->call->kernels->conv.outer(&outer, cols, (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
+                                           next_lines(block, cols), sums + tile.row * stride);
         }
     }
+}
+
+/* Pixels of y that a 1x1 layer of stride 1 packs, or of x, are neighbours in memory, and so are those of y of any. */
+static void fetch_block(const outer_job *job, int64_t index, int64_t end, outer_block *block)
+{
+    const outer_plan *plan = job->plan;
+    const cnn_conv *conv = job->call->conv;
+    const int64_t channels = plan->pointwise ? conv->ic : conv->oc;
+    const float *cols = plan->pointwise ? job->call->x : job->call->y;
+    block->fetch = block->fetch_end = NULL;
+    if (index == end || (plan->pointwise && plan->pixels != conv->n * conv->ih * conv->iw)) return;
+    block->fetch = (const char *)(cols + block_begin(job, index) * channels);
+    block->fetch_end = (const char *)(cols + block_begin(job, index + 1) * channels);
 }
 
 static void sum_share(void *arg, int64_t task, int32_t thread)
@@ -320,6 +346,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     for (int64_t b = begin; b < end; b++) {
         locate_block(job, group, b, &block);
         pack_cols(&plan->cols, &block);
+        fetch_block(job, b + 1, end, &block);
         sum_block(job, &block, share, group, row_part, plan->in_place || b > begin);
     }
 }

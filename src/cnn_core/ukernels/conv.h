@@ -29,6 +29,14 @@ typedef struct cnn_conv_block {
     float *const *dst;       /* [pixels] */
 } cnn_conv_block;
 
+/* Some rows of an outer product, 1 <= height <= CNN_CONV_ROWS. */
+typedef struct cnn_conv_outer_block {
+    int height;
+    int64_t pixels;
+    const float *const *rows; /* [pixels] */
+    const int64_t *offset;    /* [height]: where they lie from there */
+} cnn_conv_outer_block;
+
 struct cnn_conv_kernels {
     /* dst[p][offset + o] = epilogue(sum over taps t and channels c of src[t][p][c] * weights[t][c][o]), o < channels,
      * 1 <= channels <= 2 vectors. weights is [taps][ic][1 or 2 vectors], zero beyond `channels`; bias and addend are
@@ -36,14 +44,11 @@ struct cnn_conv_kernels {
     void (*forward)(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
                     int64_t offset, int channels);
 
-    /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset + r] * cols[p][o] for r < height
-     * and o < channels, 1 <= height <= CNN_CONV_ROWS, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as
-     * `channels` needs. */
-    void (*outer)(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols, int channels,
-                  bool add, int64_t stride, float *sums);
-    /* The same of rows[p][offset[r]]. */
-    void (*outer_scattered)(int height, int64_t pixels, const float *const *rows, const int64_t *offset,
-                            const float *cols, int channels, bool add, int64_t stride, float *sums);
+    /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset[r]] * cols[p][o] for r < height and
+     * o < channels, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as `channels` needs. On the way `pixels`
+     * lines of cache from `fetch` on, which may be any address, are brought near. */
+    void (*outer)(const cnn_conv_outer_block *block, const float *cols, int channels, bool add, int64_t stride,
+                  const char *fetch, float *sums);
 
     /* dst[o] = sum over rows r of src[r * stride + o], o < channels. */
     void (*column_sums)(int64_t rows, int64_t channels, const float *src, int64_t stride, float *dst);

@@ -129,21 +129,21 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
 }
 
 /* An outer product for each pixel: `height` rows by `vectors` vectors of columns. */
-VF_INLINE void conv_outer_tile(const int height, const int vectors, int64_t pixels, const float *const *rows,
-                               const int64_t *offset, const float *cols, int channels, bool add, int64_t stride,
-                               float *sums)
+VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_conv_outer_block *block, const float *cols,
+                               int channels, bool add, int64_t stride, const char *fetch, float *sums)
 {
     vf sum[CNN_CONV_ROWS][2];
     int64_t at[CNN_CONV_ROWS];
     for (int r = 0; r < height; r++) {
-        at[r] = offset[r];
+        at[r] = block->offset[r];
         for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
     }
-    for (int64_t p = 0; p < pixels; p++) {
+    for (int64_t p = 0; p < block->pixels; p++) {
         vf col[2];
+        VF_FETCH_SOON(fetch + p * 64);
         for (int v = 0; v < vectors; v++) col[v] = vf_load(cols + v * VF_WIDTH);
         for (int r = 0; r < height; r++) {
-            const vf value = vf_set1(rows[p][at[r]]);
+            const vf value = vf_set1(block->rows[p][at[r]]);
             for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, col[v], sum[r][v]);
         }
         cols += vectors * VF_WIDTH;
@@ -157,35 +157,26 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, int64_t pixe
         }
 }
 
-VF_INLINE void conv_outer_height(const int vectors, int height, int64_t pixels, const float *const *rows,
-                                 const int64_t *offset, const float *cols, int channels, bool add, int64_t stride,
-                                 float *sums)
+VF_INLINE void conv_outer_height(const int vectors, const cnn_conv_outer_block *block, const float *cols, int channels,
+                                 bool add, int64_t stride, const char *fetch, float *sums)
 {
-    switch (height) {
-    case 6: conv_outer_tile(6, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
-    case 5: conv_outer_tile(5, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
-    case 4: conv_outer_tile(4, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
-    case 3: conv_outer_tile(3, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
-    case 2: conv_outer_tile(2, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
-    default: conv_outer_tile(1, vectors, pixels, rows, offset, cols, channels, add, stride, sums); break;
+    switch (block->height) {
+    case 6: conv_outer_tile(6, vectors, block, cols, channels, add, stride, fetch, sums); break;
+    case 5: conv_outer_tile(5, vectors, block, cols, channels, add, stride, fetch, sums); break;
+    case 4: conv_outer_tile(4, vectors, block, cols, channels, add, stride, fetch, sums); break;
+    case 3: conv_outer_tile(3, vectors, block, cols, channels, add, stride, fetch, sums); break;
+    case 2: conv_outer_tile(2, vectors, block, cols, channels, add, stride, fetch, sums); break;
+    default: conv_outer_tile(1, vectors, block, cols, channels, add, stride, fetch, sums); break;
     }
 }
 
-static void conv_outer_scattered(int height, int64_t pixels, const float *const *rows, const int64_t *offset,
-                                 const float *cols, int channels, bool add, int64_t stride, float *sums)
+static void conv_outer(const cnn_conv_outer_block *block, const float *cols, int channels, bool add, int64_t stride,
+                       const char *fetch, float *sums)
 {
     if (channels > VF_WIDTH)
-        conv_outer_height(2, height, pixels, rows, offset, cols, channels, add, stride, sums);
+        conv_outer_height(2, block, cols, channels, add, stride, fetch, sums);
     else
-        conv_outer_height(1, height, pixels, rows, offset, cols, channels, add, stride, sums);
-}
-
-static void conv_outer(int height, int64_t pixels, const float *const *rows, int64_t offset, const float *cols,
-                       int channels, bool add, int64_t stride, float *sums)
-{
-    int64_t at[CNN_CONV_ROWS];
-    for (int r = 0; r < CNN_CONV_ROWS; r++) at[r] = offset + r;
-    conv_outer_scattered(height, pixels, rows, at, cols, channels, add, stride, sums);
+        conv_outer_height(1, block, cols, channels, add, stride, fetch, sums);
 }
 
 /* Four vectors of channels at a time: as many sums in flight, and every cache line is read whole. */
@@ -263,6 +254,5 @@ static void conv_pack(const float *from, int64_t rows, int64_t row_stride, int64
 #define CNN_KERNELS_CONV                                                                                               \
     {.forward = conv_forward,                                                                                          \
      .outer = conv_outer,                                                                                              \
-     .outer_scattered = conv_outer_scattered,                                                                          \
      .column_sums = conv_column_sums,                                                                                   \
      .pack = conv_pack}
