@@ -23,11 +23,21 @@ VF_INLINE vf conv_clamp(vf x, vf low, vf high)
     return vf_select(vf_gt(x, high), high, x);
 }
 
+/* Tiles of 2 or 3 rows would wait for their own sums as long as those of 4: they compute the last of their rows more than
+ * once, and need no code of their own. */
+#define CONV_LEAST 4
+
+/* Row r of a tile of which `count` rows are wanted. */
+VF_INLINE int conv_tile_row(const int rows, int r, int64_t count)
+{
+    return rows == CONV_LEAST && r >= count ? (int)count - 1 : r;
+}
+
 /* One register tile of `rows` pixels by `vectors` vectors of output channels; these and `scattered`, whether the block
- * has offsets, are constants in every caller. */
+ * has offsets, are constants in every caller. The tile is of `count` pixels. */
 VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, const cnn_conv_block *block,
-                                 int64_t first, const float *weights, const cnn_conv_epilogue *epilogue, int64_t offset,
-                                 int channels)
+                                 int64_t first, int64_t count, const float *weights, const cnn_conv_epilogue *epilogue,
+                                 int64_t offset, int channels)
 {
     const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
     vf sum[CNN_CONV_ROWS][2];
@@ -44,13 +54,13 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     const bool fetches = block->taps == 1 && !scattered;
     const float *next[CNN_CONV_ROWS];
     for (int r = 0; r < rows; r++) {
-        const int64_t pixel = first + rows + r < block->pixels ? first + rows + r : block->pixels - 1;
+        const int64_t pixel = first + count + r < block->pixels ? first + count + r : block->pixels - 1;
         next[r] = block->src[pixel] + block->channel;
         for (int v = 0; v < vectors; v++) VF_FETCH_WRITE(block->dst[pixel] + offset + v * VF_WIDTH);
     }
     for (int64_t t = 0; t < block->taps; t++) {
         const float *x[CNN_CONV_ROWS];
-        for (int r = 0; r < rows; r++) x[r] = src[r] + block->channel;
+        for (int r = 0; r < rows; r++) x[r] = src[conv_tile_row(rows, r, count)] + block->channel;
         for (int64_t begin = 0, end; begin < ic; begin = end) {
             end = begin + CONV_LINE < ic ? begin + CONV_LINE : ic;
             if (fetches)
@@ -70,7 +80,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     }
     if (epilogue->addend != NULL)
         for (int r = 0; r < rows; r++) {
-            const float *addend = epilogue->addend[first + r] + offset;
+            const float *addend = epilogue->addend[first + conv_tile_row(rows, r, count)] + offset;
             for (int v = 0; v < vectors; v++)
                 sum[r][v] = vf_add(
                     sum[r][v], conv_load(addend + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
@@ -81,14 +91,13 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             for (int v = 0; v < vectors; v++) sum[r][v] = conv_clamp(sum[r][v], low, high);
     }
     for (int r = 0; r < rows; r++) {
-        float *dst = block->dst[first + r] + offset;
+        float *dst = block->dst[first + conv_tile_row(rows, r, count)] + offset;
         for (int v = 0; v < vectors; v++)
             conv_store(dst + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
     }
 }
 
-/* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. A
- * tile of few rows would wait for its own sums. */
+/* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. */
 VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, const cnn_conv_block *block,
                                   const float *weights, const cnn_conv_epilogue *epilogue, int64_t offset,
                                   int channels)
@@ -99,12 +108,13 @@ VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, const
     for (int64_t tile = 0; tile < tiles; tile++) {
         const int64_t height = rows + (tile < higher);
         switch (height) {
-        case 6: conv_forward_tile(scattered, 6, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 5: conv_forward_tile(scattered, 5, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 4: conv_forward_tile(scattered, 4, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 3: conv_forward_tile(scattered, 3, vectors, block, first, weights, epilogue, offset, channels); break;
-        case 2: conv_forward_tile(scattered, 2, vectors, block, first, weights, epilogue, offset, channels); break;
-        default: conv_forward_tile(scattered, 1, vectors, block, first, weights, epilogue, offset, channels); break;
+        case 6: conv_forward_tile(scattered, 6, vectors, block, first, 6, weights, epilogue, offset, channels); break;
+        case 5: conv_forward_tile(scattered, 5, vectors, block, first, 5, weights, epilogue, offset, channels); break;
+        default:
+            if (height == 1 && !scattered) /* linear layers, a sample at a time */
+                conv_forward_tile(false, 1, vectors, block, first, 1, weights, epilogue, offset, channels);
+            else
+                conv_forward_tile(scattered, CONV_LEAST, vectors, block, first, height, weights, epilogue, offset, channels);
         }
         first += height;
     }
@@ -128,14 +138,14 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
     }
 }
 
-/* An outer product for each pixel: `height` rows by `vectors` vectors of columns. */
+/* An outer product for each pixel: `height` rows by `vectors` vectors of columns. The tile is of block->height rows. */
 VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_conv_outer_block *block, const float *cols,
                                int channels, bool add, int64_t stride, const char *fetch, float *sums)
 {
     vf sum[CNN_CONV_ROWS][2];
     int64_t at[CNN_CONV_ROWS];
     for (int r = 0; r < height; r++) {
-        at[r] = block->offset[r];
+        at[r] = block->offset[conv_tile_row(height, r, block->height)];
         for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
     }
     for (int64_t p = 0; p < block->pixels; p++) {
@@ -149,7 +159,7 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_co
         cols += vectors * VF_WIDTH;
     }
     const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
-    for (int r = 0; r < height; r++)
+    for (int r = 0; r < height && r < block->height; r++)
         for (int v = 0; v < vectors; v++) {
             float *to = sums + r * stride + v * VF_WIDTH;
             const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
@@ -163,10 +173,7 @@ VF_INLINE void conv_outer_height(const int vectors, const cnn_conv_outer_block *
     switch (block->height) {
     case 6: conv_outer_tile(6, vectors, block, cols, channels, add, stride, fetch, sums); break;
     case 5: conv_outer_tile(5, vectors, block, cols, channels, add, stride, fetch, sums); break;
-    case 4: conv_outer_tile(4, vectors, block, cols, channels, add, stride, fetch, sums); break;
-    case 3: conv_outer_tile(3, vectors, block, cols, channels, add, stride, fetch, sums); break;
-    case 2: conv_outer_tile(2, vectors, block, cols, channels, add, stride, fetch, sums); break;
-    default: conv_outer_tile(1, vectors, block, cols, channels, add, stride, fetch, sums); break;
+    default: conv_outer_tile(CONV_LEAST, vectors, block, cols, channels, add, stride, fetch, sums); break;
     }
 }
 
