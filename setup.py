@@ -58,7 +58,8 @@ ISAS = {
 }
 # What is there to say what the words mean (scalar, beside another ISA), and what decides no time, is made small.
 SMALL_FLAGS = ["-Os"]
-SMALL_FOLDERS = {"graph", "io"}
+SMALL_FOLDERS = {"graph", "io", "ref"}
+NOT_SMALL = {"ref/conv.c", "ref/linear.c"}  # the products of float64
 EXTENSION_FLAGS = ["-Os", "-fvisibility=hidden", "-fno-asynchronous-unwind-tables", "-g0"]
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Wstrict-prototypes", "-Werror"]
 SANITIZE_FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-UNDEBUG"]
@@ -154,7 +155,8 @@ class BuildExt(build_ext):
         flags_of = {source: self.spell([*common_flags, *own, *flags]) for source, own in isas.items()}
         for source in CORE.rglob("*.c"):
             if {"isa", "tests"}.isdisjoint(source.parts):
-                own = SMALL_FLAGS if source.parent.name in SMALL_FOLDERS else []
+                small = source.parent.name in SMALL_FOLDERS and source.relative_to(CORE).as_posix() not in NOT_SMALL
+                own = SMALL_FLAGS if small else []
                 flags_of[source] = self.spell([*common_flags, *own, *flags])
 
         # Everything is stale when a header or a flag changed; the stamp holds the flags.

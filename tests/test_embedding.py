@@ -165,7 +165,7 @@ def test_makefile_and_setup_compile_alike(tmp_path):
     [make] = need("make")
     constants = {}
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(("ISAS", "_FLAGS", "_FOLDERS")):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(("ISAS", "_FLAGS", "_FOLDERS", "NOT_SMALL")):
             constants[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
     steps = run(make, "--dry-run", "--directory", ROOT / "src/cnn_core", f"BUILD={tmp_path}", "WERROR=1", "CC=gcc")
     commands = {words[words.index("-c") + 1]: words for words in map(shlex.split, steps.splitlines()) if "-c" in words}
@@ -185,5 +185,6 @@ def test_makefile_and_setup_compile_alike(tmp_path):
         if folder == "isa":
             wanted = small if name == "scalar" else vector | {*constants["ISAS"][name][1]}
         else:
-            wanted = small if folder in constants["SMALL_FOLDERS"] else common
+            is_small = folder in constants["SMALL_FOLDERS"] and source not in constants["NOT_SMALL"]
+            wanted = small if is_small else common
         assert flags(source) == wanted, source

@@ -224,14 +224,11 @@ VF_INLINE void conv_turn(const int columns, int64_t first, int64_t last, int64_t
 static int64_t conv_turn_vectors(const float *from, int64_t rows, bool back, int64_t columns, int64_t column_stride,
                                  int64_t row, float *to)
 {
-    const int64_t fours = rows & ~(int64_t)3, step = back ? -1 : 1;
+    const int64_t fours = rows & ~(int64_t)3, step = back ? -1 : 1, fourth = back ? 3 : 0;
     int64_t c = 0;
     for (; c + VF_WIDTH <= columns; c += VF_WIDTH, from += VF_WIDTH * column_stride, to += VF_WIDTH) {
         for (int64_t r = 0; r < fours; r += 4)
-            if (back)
-                vf_turn4(from - r - 3, column_stride, to + (r + 3) * row, -row);
-            else
-                vf_turn4(from + r, column_stride, to + r * row, row);
+            vf_turn4(from + step * r - fourth, column_stride, to + (r + fourth) * row, step * row);
         conv_turn(VF_WIDTH, fours, rows, step, from, column_stride, row, to);
     }
     return c;

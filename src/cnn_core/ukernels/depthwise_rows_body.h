@@ -13,7 +13,7 @@
 
 /* Pixels of a row by which it is fetched ahead, into the next row at its end. A line of channels of each pixel is all that is
  * read, and some ten pixels fill a page: the hardware does not see far enough. Only rows that were not read for the row of dst
- * before, and not at the ends, where an iteration checks. */
+ * before; not at the ends, where an iteration checks; and not where 25 products take longer than memory. */
 #define DEPTHWISE_AHEAD 16
 
 /* Weights that stay in registers; of more, each is read where it is used. */
@@ -21,6 +21,8 @@
 
 VF_INLINE int64_t depthwise_min(int64_t a, int64_t b) { return a < b ? a : b; }
 VF_INLINE int64_t depthwise_max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+VF_INLINE bool depthwise_fetches(const int kw, const bool checked) { return kw == 3 && !checked; }
 
 /* What the iterations along one row share. */
 typedef struct depthwise_line {
@@ -61,13 +63,13 @@ VF_INLINE void depthwise_roll(const int kw, const int step, const int rows, cons
         if (checked && (column < 0 || column >= line->src_w)) continue;
         for (int r = 0; r < rows; r++) {
             const float *src = line->src[r] + column * line->pitch;
-            if (!checked && r + step >= rows) VF_FETCH(src + DEPTHWISE_AHEAD * step * line->pitch);
+            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + DEPTHWISE_AHEAD * step * line->pitch);
             const vf x = vf_load(src);
             for (int s = e; s < kw; s += step)
                 sum[(s - e) / step] = vf_fmadd(x, depthwise_weight(kw, rows, line, r, s), sum[(s - e) / step]);
         }
     }
-    if (!checked) VF_FETCH_WRITE(line->dst + (m + DEPTHWISE_AHEAD) * line->pitch);
+    if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + (m + DEPTHWISE_AHEAD) * line->pitch);
     if (!checked || m >= lag) depthwise_store(line, m - lag, sum[lag]);
 }
 
@@ -92,13 +94,13 @@ VF_INLINE void depthwise_spread(const int kw, const int rows, const bool checked
     if (!checked || m < line->src_w)
         for (int r = 0; r < rows; r++) {
             const float *src = line->src[r] + m * line->pitch;
-            if (!checked && r + 1 == rows) VF_FETCH(src + DEPTHWISE_AHEAD * line->pitch);
+            if (depthwise_fetches(kw, checked) && r + 1 == rows) VF_FETCH(src + DEPTHWISE_AHEAD * line->pitch);
             const vf x = vf_load(src);
             for (int s = 0; s < kw; s++) sum[s] = vf_fmadd(x, depthwise_weight(kw, rows, line, r, s), sum[s]);
         }
     for (int e = 0; e < 2; e++) {
         const int64_t column = 2 * m + e - line->left;
-        if (!checked) VF_FETCH_WRITE(line->dst + (column + 2 * DEPTHWISE_AHEAD) * line->pitch);
+        if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + (column + 2 * DEPTHWISE_AHEAD) * line->pitch);
         if (!checked || (column >= 0 && column < line->dst_w)) depthwise_store(line, column, sum[e]);
     }
     for (int s = 0; s < kw; s++) sum[s] = s + 2 < kw ? sum[s + 2] : line->start;
@@ -195,14 +197,14 @@ VF_INLINE void depthwise_sum_roll(const int kw, const int step, const int rows, 
                                   const depthwise_pair *pair, int64_t m, vf *dy, vf (*sum)[DEPTHWISE_WIDEST])
 {
     for (int d = DEPTHWISE_LAG(kw, step); d > 0; d--) dy[d] = dy[d - 1];
-    if (!checked) VF_FETCH(pair->diff_dst + (m + DEPTHWISE_AHEAD) * pair->pitch);
+    if (depthwise_fetches(kw, checked)) VF_FETCH(pair->diff_dst + (m + DEPTHWISE_AHEAD) * pair->pitch);
     dy[0] = checked && m >= pair->dst_w ? vf_zero() : vf_load(pair->diff_dst + m * pair->pitch);
     for (int e = 0; e < step; e++) {
         const int64_t column = m * step + e - pair->left;
         if (checked && (column < 0 || column >= pair->src_w)) continue;
         for (int r = 0; r < rows; r++) {
             const float *src = pair->src + r * pair->src_row + column * pair->pitch;
-            if (!checked && kw == 3 && r + step >= rows) VF_FETCH(src + DEPTHWISE_AHEAD * step * pair->pitch);
+            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + DEPTHWISE_AHEAD * step * pair->pitch);
             const vf x = vf_load(src);
             for (int s = e; s < kw; s += step) sum[r][s] = vf_fmadd(x, dy[(s - e) / step], sum[r][s]);
         }

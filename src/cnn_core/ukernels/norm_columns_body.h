@@ -41,40 +41,38 @@ VF_INLINE void norm_moments_step(const float *x, const float *pivot, float *firs
 
 #define NORM_NEAR 4 /* vectors side by side: sums enough to cover an addition's latency */
 
-/* The moments of `count` vectors of columns, down all rows, the last of them of so many lanes. */
+/* The moments of `count` vectors of columns, down all rows; one alone may have fewer lanes. */
 VF_INLINE void norm_moments_down(int64_t rows, int64_t stride, const float *x, const float *pivot, int count, int lanes,
                                  float *first, float *second)
 {
     vf p[NORM_NEAR], s[NORM_NEAR], q[NORM_NEAR];
     for (int k = 0; k < count; k++) {
-        p[k] = norm_load(pivot + k * VF_WIDTH, k + 1 < count ? VF_WIDTH : lanes);
+        p[k] = norm_load(pivot + k * VF_WIDTH, lanes);
         s[k] = q[k] = vf_zero();
     }
     for (int64_t i = 0; i < rows; i++, x += stride)
         for (int k = 0; k < count; k++) {
-            const vf d = vf_sub(norm_load(x + k * VF_WIDTH, k + 1 < count ? VF_WIDTH : lanes), p[k]);
+            const vf d = vf_sub(norm_load(x + k * VF_WIDTH, lanes), p[k]);
             s[k] = vf_add(s[k], d);
             q[k] = vf_fmadd(d, d, q[k]);
         }
     for (int k = 0; k < count; k++) {
-        norm_store(first + k * VF_WIDTH, s[k], k + 1 < count ? VF_WIDTH : lanes);
-        norm_store(second + k * VF_WIDTH, q[k], k + 1 < count ? VF_WIDTH : lanes);
+        norm_store(first + k * VF_WIDTH, s[k], lanes);
+        norm_store(second + k * VF_WIDTH, q[k], lanes);
     }
 }
 
 static void norm_column_moments_near(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
                                      float *first, float *second)
 {
-    for (int64_t j = 0; j < width; j += NORM_NEAR * VF_WIDTH) {
-        const int64_t left = width - j;
-        const int count = (int)((left < NORM_NEAR * VF_WIDTH ? left + VF_WIDTH - 1 : NORM_NEAR * VF_WIDTH) / VF_WIDTH);
-        const int lanes = left < count * VF_WIDTH ? (int)(left - (count - 1) * VF_WIDTH) : VF_WIDTH;
-        switch (count) {
-        case 1: norm_moments_down(rows, stride, x + j, pivot + j, 1, lanes, first + j, second + j); break;
-        case 2: norm_moments_down(rows, stride, x + j, pivot + j, 2, lanes, first + j, second + j); break;
-        case 3: norm_moments_down(rows, stride, x + j, pivot + j, 3, lanes, first + j, second + j); break;
-        default: norm_moments_down(rows, stride, x + j, pivot + j, NORM_NEAR, lanes, first + j, second + j);
-        }
+    int64_t j = 0;
+    for (; j + NORM_NEAR * VF_WIDTH <= width; j += NORM_NEAR * VF_WIDTH)
+        norm_moments_down(rows, stride, x + j, pivot + j, NORM_NEAR, VF_WIDTH, first + j, second + j);
+    for (; j + 2 * VF_WIDTH <= width; j += 2 * VF_WIDTH)
+        norm_moments_down(rows, stride, x + j, pivot + j, 2, VF_WIDTH, first + j, second + j);
+    for (; j < width; j += VF_WIDTH) {
+        const int lanes = width - j < VF_WIDTH ? (int)(width - j) : VF_WIDTH;
+        norm_moments_down(rows, stride, x + j, pivot + j, 1, lanes, first + j, second + j);
     }
 }
 
