@@ -163,9 +163,9 @@ def test_import_loads_little(tmp_path):
 
 def test_makefile_and_setup_compile_alike(tmp_path):
     [make] = need("make")
-    constants = {}
+    constants, endings = {}, ("ISAS", "_FLAGS", "_FOLDERS", "NOT_SMALL")
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(("ISAS", "_FLAGS", "_FOLDERS", "NOT_SMALL")):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(endings):
             constants[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
     steps = run(make, "--dry-run", "--directory", ROOT / "src/cnn_core", f"BUILD={tmp_path}", "WERROR=1", "CC=gcc")
     commands = {words[words.index("-c") + 1]: words for words in map(shlex.split, steps.splitlines()) if "-c" in words}

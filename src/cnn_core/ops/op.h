@@ -22,8 +22,8 @@ typedef struct cnn_sight {
     int64_t channel, channels;
 } cnn_sight;
 
-/* One who takes what he needs of a result while it is made, piece by piece, and lies in the caches. A piece's rows come in
- * order, and the pieces by shape alone, at any time and from any thread. */
+/* Somebody who takes what he needs of a result while it is made and lies in the caches, piece by piece. The pieces hang on
+ * the shape alone, and come at any time and from any thread; a piece's rows come in order. */
 typedef struct cnn_watch {
     void (*see)(const struct cnn_watch *watch, const cnn_sight *sight, int32_t thread);
     void *state;
