@@ -232,21 +232,30 @@ static inline void copy_row(const float *from, int64_t width, float *to)
         for (int64_t i = 0; i < width; i++) to[i] = from[i];
 }
 
-static void pack_cols(const cnn_conv_panels *panels, const outer_block *block)
+/* The last panel, of fewer channels: in vectors, as many pixels at a time as lie equally far apart. */
+static void pack_last_cols(const outer_job *job, const outer_block *block, int64_t panel, float *to)
 {
+    const cnn_conv_panels *panels = &job->plan->cols;
+    const int64_t channels = cnn_conv_panel_channels(panels, panel), row = cnn_conv_panel_row(panels, panel);
+    for (int64_t p = 0, count; p < block->pixels; p += count) {
+        const float *const *cols = block->cols + p;
+        const int64_t left = block->pixels - p, step = left > 1 ? cols[1] - cols[0] : 0;
+        for (count = 1; count < left && cols[count] - cols[count - 1] == step;) count++;
+        job->call->kernels->conv.pack(cols[0] + panel * panels->width, count, step, channels, 1, row, to + p * row);
+    }
+}
+
+static void pack_cols(const outer_job *job, const outer_block *block)
+{
+    const cnn_conv_panels *panels = &job->plan->cols;
     const int64_t width = panels->width, pixels = block->pixels;
     const int64_t whole = cnn_min_i64(panels->oc / width, block->panel_end);
     for (int64_t p = 0; p < pixels; p++)
         for (int64_t panel = block->panel; panel < whole; panel++)
             copy_row(block->cols[p] + panel * width, width,
                      block->packed + ((panel - block->panel) * pixels + p) * width);
-    if (whole == block->panel_end) return;
-    const int64_t channels = cnn_conv_panel_channels(panels, whole), row = cnn_conv_panel_row(panels, whole);
-    float *to = block->packed + (whole - block->panel) * pixels * width;
-    for (int64_t p = 0; p < pixels; p++, to += row) {
-        for (int64_t c = 0; c < channels; c++) to[c] = block->cols[p][whole * width + c];
-        for (int64_t c = channels; c < row; c++) to[c] = 0.0f;
-    }
+    if (whole < block->panel_end)
+        pack_last_cols(job, block, whole, block->packed + (whole - block->panel) * pixels * width);
 }
 
 /* to[pixel][CNN_CONV_ROWS] = `height` channels of each row. */
@@ -345,7 +354,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_split(plan->blocks, plan->shares, share + 1);
     for (int64_t b = begin; b < end; b++) {
         locate_block(job, group, b, &block);
-        pack_cols(&plan->cols, &block);
+        pack_cols(job, &block);
         fetch_block(job, b + 1, end, &block);
         sum_block(job, &block, share, group, row_part, plan->in_place || b > begin);
     }
