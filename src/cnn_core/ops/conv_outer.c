@@ -232,15 +232,16 @@ static inline void copy_row(const float *from, int64_t width, float *to)
         for (int64_t i = 0; i < width; i++) to[i] = from[i];
 }
 
-/* The last panel, of fewer channels: in vectors, as many pixels at a time as lie equally far apart. */
+/* The last panel, of fewer channels: in vectors, as many pixels at a time as are neighbours in memory. */
 static void pack_last_cols(const outer_job *job, const outer_block *block, int64_t panel, float *to)
 {
     const cnn_conv_panels *panels = &job->plan->cols;
     const int64_t channels = cnn_conv_panel_channels(panels, panel), row = cnn_conv_panel_row(panels, panel);
+    const cnn_conv *conv = job->call->conv;
+    const int64_t step = job->plan->pointwise ? conv->ic * conv->stride[1] : conv->oc;
     for (int64_t p = 0, count; p < block->pixels; p += count) {
         const float *const *cols = block->cols + p;
-        const int64_t left = block->pixels - p, step = left > 1 ? cols[1] - cols[0] : 0;
-        for (count = 1; count < left && cols[count] - cols[count - 1] == step;) count++;
+        for (count = 1; p + count < block->pixels && cols[count] == cols[count - 1] + step;) count++;
         job->call->kernels->conv.pack(cols[0] + panel * panels->width, count, step, channels, 1, row, to + p * row);
     }
 }

@@ -13,7 +13,7 @@
 
 /* Pixels of a row by which it is fetched ahead, into the next row at its end. A line of channels of each pixel is all that is
  * read, and some ten pixels fill a page: the hardware does not see far enough. Only rows that were not read for the row of dst
- * before; not at the ends, where an iteration checks; and not where 25 products take longer than memory. */
+ * before; not at the ends, where an iteration checks; and for 3 columns alone, since code is space in four ISAs. */
 #define DEPTHWISE_AHEAD 16
 
 /* Weights that stay in registers; of more, each is read where it is used. */

@@ -209,17 +209,17 @@ static void norm_row_backward(const struct cnn_norm_row_backward *f)
     if (f->stream) vf_stream_end();
 }
 
-#define CNN_KERNELS_NORM                         \
-    {                                            \
-        .column_sums = norm_column_sums,         \
-        .column_moments = norm_column_moments,   \
+#define CNN_KERNELS_NORM                                 \
+    {                                                    \
+        .column_sums = norm_column_sums,                 \
+        .column_moments = norm_column_moments,           \
         .column_moments_near = norm_column_moments_near, \
-        .column_merge = norm_column_merge,       \
-        .column_forward = norm_column_forward,   \
-        .column_dots = norm_column_dots,         \
-        .column_gradient = norm_column_gradient, \
-        .row_moments = norm_row_moments,         \
-        .row_forward = norm_row_forward,         \
-        .row_dots = norm_row_dots,               \
-        .row_backward = norm_row_backward,       \
+        .column_merge = norm_column_merge,               \
+        .column_forward = norm_column_forward,           \
+        .column_dots = norm_column_dots,                 \
+        .column_gradient = norm_column_gradient,         \
+        .row_moments = norm_row_moments,                 \
+        .row_forward = norm_row_forward,                 \
+        .row_dots = norm_row_dots,                       \
+        .row_backward = norm_row_backward,               \
     }
