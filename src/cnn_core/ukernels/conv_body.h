@@ -16,13 +16,6 @@ VF_INLINE void conv_store(float *to, vf a, int lanes)
         vf_store_tail(to, a, lanes);
 }
 
-/* x within [low, high], NaN kept. */
-VF_INLINE vf conv_clamp(vf x, vf low, vf high)
-{
-    x = vf_select(vf_le(x, low), low, x);
-    return vf_select(vf_gt(x, high), high, x);
-}
-
 /* Tiles of 2 or 3 rows would wait for their own sums as long as those of 4: they compute the last of their rows more than
  * once, and need no code of their own. */
 #define CONV_LEAST 4
@@ -88,7 +81,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     if (epilogue->clamps) {
         const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) sum[r][v] = conv_clamp(sum[r][v], low, high);
+            for (int v = 0; v < vectors; v++) sum[r][v] = vf_clamp(sum[r][v], low, high);
     }
     for (int r = 0; r < rows; r++) {
         float *dst = block->dst[first + conv_tile_row(rows, r, count)] + offset;

@@ -44,10 +44,7 @@ VF_INLINE void depthwise_store(const depthwise_line *line, int64_t column, vf y)
 {
     const int64_t at = column * line->pitch;
     if (line->addend != NULL) y = vf_add(y, vf_load(line->addend + at));
-    if (line->clamps) {
-        y = vf_select(vf_le(y, line->low), line->low, y);
-        y = vf_select(vf_gt(y, line->high), line->high, y);
-    }
+    if (line->clamps) y = vf_clamp(y, line->low, line->high);
     vf_store(line->dst + at, y);
 }
 

@@ -246,8 +246,7 @@ VF_INLINE void winograd_dst_tile(const int rows, const int columns, const bool p
             vf value = vf_add(y[r], bias);
             if (!plain) {
                 if (store->addend != NULL) value = vf_add(value, winograd_load(store->addend + at, lanes));
-                value = vf_select(vf_le(value, low), low, value);
-                value = vf_select(vf_gt(value, high), high, value);
+                value = vf_clamp(value, low, high);
             }
             if (lanes == VF_WIDTH)
                 vf_store(store->to + at, value);
