@@ -49,12 +49,23 @@ CORE_FLAGS = [
 VECTOR_FLAGS = ["-O3", "-fno-tree-vectorize"]
 GCC_VECTOR_FLAGS = ["-fno-unswitch-loops", "-fno-split-loops"]
 
-AVX512_FLAGS = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprfchw"]
 # isa/<name>.c: the architecture that it is for, and its flags (docs/isa.md). Scalar is for every one.
 ISAS = {
     "sse2": ("x86_64", ["-fno-schedule-insns2"]),  # gcc's; smaller, and on SSE2 not slower
     "avx2": ("x86_64", ["-mtune=haswell", "-mavx2", "-mfma", "-mprfchw"]),
-    "avx512": ("x86_64", ["-mtune=haswell", "-fno-schedule-insns2", *AVX512_FLAGS]),
+    "avx512": (
+        "x86_64",
+        [
+            "-mtune=haswell",
+            "-fno-schedule-insns2",
+            "-mavx512f",
+            "-mavx512vl",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mfma",
+            "-mprfchw",
+        ],
+    ),
     "neon": ("aarch64", []),
 }
 # What is there to say what the words mean (scalar, beside another ISA), and what decides no time, is made small.

@@ -97,7 +97,8 @@ class Plan:
 def _input_shapes(input_shape: Any) -> tuple[tuple[int, ...], ...]:
     """One shape, or a sequence of them."""
     if not isinstance(input_shape, Sequence) or not len(input_shape):
-        raise TypeError(f"input_shape: got {input_shape!r}, expected a shape (n, ...), or a list of shapes")
+        got = f"an array of shape {input_shape.shape}" if hasattr(input_shape, "shape") else repr(input_shape)
+        raise TypeError(f"input_shape: got {got}, expected a shape (n, ...), or a list of shapes")
     several = all(isinstance(item, Sequence) for item in input_shape)
     shapes = input_shape if several else [input_shape]
     return tuple(tuple(integer(size, "input_shape", 0) for size in shape) for shape in shapes)

@@ -198,6 +198,8 @@ def test_bad_input_is_named():
         pycnn.compile(3, (1, 8, 9, 9))
     with pytest.raises(TypeError, match="input_shape"):
         pycnn.compile(model, 8)
+    with pytest.raises(TypeError, match=r"input_shape: got an array of shape \(1, 8, 9, 9\), expected a shape"):
+        pycnn.compile(model, images(1, 8, 9, 9))
     with pytest.raises(TypeError, match="input_shape"):
         pycnn.compile(model, (1, 8.5, 9, 9))
     with pytest.raises(ValueError, match="threads"):
