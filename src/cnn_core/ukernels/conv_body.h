@@ -2,6 +2,7 @@
 #include "ukernels/conv.h"
 
 #define CONV_LINE 16 /* floats of a line of cache */
+#define CONV_WAY 4096 /* bytes of a way of a first-level cache: lines that lie so far apart crowd one set */
 
 VF_INLINE vf conv_load(const float *from, int lanes)
 {
@@ -43,8 +44,9 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     const float *const *src = block->src + first;
     const int64_t ic = block->ic;
     /* Pixels lie too far apart for the processor to foresee: the next tile's are fetched while this one is computed. Of
-     * several taps, most are in the cache. */
-    const bool fetches = block->taps == 1 && !scattered;
+     * several taps, most are in the cache; two tiles whose lines all fall into one set of it would drive each other out. */
+    const bool crowded = rows > 1 && ((uintptr_t)src[1] - (uintptr_t)src[0]) % CONV_WAY == 0;
+    const bool fetches = block->taps == 1 && !scattered && !crowded;
     const float *next[CNN_CONV_ROWS];
     for (int r = 0; r < rows; r++) {
         const int64_t pixel = first + count + r < block->pixels ? first + count + r : block->pixels - 1;
