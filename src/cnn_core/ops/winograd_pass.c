@@ -153,10 +153,11 @@ typedef struct range {
     int64_t begin, end;  /* panels */
 } range;
 
-/* M = (or, after the first in channels, +=) V U of a run, whose V lies among that of `in`. */
+/* M = (or, after the first in channels, +=) V U of a run, whose V lies among that of `in`. Each product fetches the next
+ * one's weights, the last one those from `after` on. */
 static void multiply(const pass_job *job, const cnn_winograd_run *in, const float *v, const cnn_winograd_run *run,
-                     const cnn_winograd_weights *u, const range *at, float *m, cnn_winograd_fetcher *src,
-                     cnn_winograd_fetcher *dst)
+                     const cnn_winograd_weights *u, const range *at, const float *after, float *m,
+                     cnn_winograd_fetcher *src, cnn_winograd_fetcher *dst)
 {
     const pass_plan *plan = job->plan;
     const cnn_conv_panels *panels = &plan->panels;
@@ -170,14 +171,15 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
             const int64_t part = plane * count + i, parts = CNN_WINOGRAD_PLANES * count, panel = at->begin + i;
             cnn_winograd_fetch(src, part, parts);
             cnn_winograd_fetch(dst, part, parts);
-            const bool more = part + 1 < parts, same = i + 1 < count;
-            const float *next = !more ? NULL
-                                : same ? cnn_winograd_weights_at(u, panels, plane, panel + 1, at->first)
-                                       : cnn_winograd_weights_at(u, panels, plane + 1, at->begin, at->first);
+            const float *next = after;
+            if (i + 1 < count)
+                next = cnn_winograd_weights_at(u, panels, plane, panel + 1, at->first);
+            else if (plane + 1 < CNN_WINOGRAD_PLANES)
+                next = cnn_winograd_weights_at(u, panels, plane + 1, at->begin, at->first);
             job->call->kernels->winograd.product(
                 tiles, ic, rows, plan->v_row, cnn_winograd_weights_at(u, panels, plane, panel, at->first),
                 (int)(cnn_conv_panel_row(panels, panel) / panels->lanes), at->first > 0,
-                m + plane * plan->m_plane + i * panels->width, plan->m_row, next, more ? ic * panels->width : 0);
+                m + plane * plan->m_plane + i * panels->width, plan->m_row, next);
         }
     }
 }
@@ -239,15 +241,20 @@ static void run_group(const pass_job *job, const cnn_winograd_run *in, const flo
     for (int64_t part = 0; part < parts; part++) {
         at.first = cnn_split(t->ic, parts, part);
         at.last = cnn_split(t->ic, parts, part + 1);
+        const bool more = part + 1 < parts;
         cnn_winograd_weights u = job->weights;
-        if (plan->late_weights) {
+        const float *after = late;
+        if (!plan->late_weights) {
+            const int64_t panel = more ? at.begin : at.end % plan->panels.count;
+            after = cnn_winograd_weights_at(&u, &plan->panels, 0, panel, more ? at.last : 0);
+        } else {
             u = (cnn_winograd_weights){late, cnn_winograd_stride(plan->ic_block * plan->m_row), at.begin, at.first,
                                        at.last - at.first};
             for (int64_t panel = at.begin; panel < at.end; panel++)
                 cnn_winograd_make_panel(job->call->kernels, &plan->panels, &filters, panel, at.first,
                                         at.last - at.first, &u);
         }
-        multiply(job, in, v, run, &u, &at, m, part == 0 ? src : &none, part + 1 == parts ? &dst : &none);
+        multiply(job, in, v, run, &u, &at, after, m, part == 0 ? src : &none, more ? &none : &dst);
     }
     store_tiles(job, run, at.begin, at.end, m);
 }
