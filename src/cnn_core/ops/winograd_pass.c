@@ -37,7 +37,7 @@ typedef struct pass_plan {
 #define BLOCK_BYTES (1000 << 10) /* of V and M of a block */
 #define MOST_TILES 48            /* of a block */
 #define LEAST_TILES 20           /* a block of fewer is not worth reading U for */
-#define FEW_BLOCKS 8 /* then panels are multiplied one by one, so that parts can be small */
+#define LEAST_EVEN 16            /* nor are blocks made as small as this to be as many as threads want */
 #define TASKS_PER_THREAD 2
 #define GROUP_CHANNELS 64
 #define SHARED_BYTES (12 << 20) /* of V of a chunk */
@@ -51,6 +51,14 @@ static int64_t panels_in(int64_t channels, const cnn_conv_panels *panels)
     return cnn_min_i64(panels->count, cnn_max_i64(channels / panels->width, 1));
 }
 
+/* So many blocks that each thread has as many tasks, if they do not get too small. */
+static int64_t even_blocks(int64_t tiles, int64_t blocks, int64_t tasks)
+{
+    const int64_t even = cnn_round_up(blocks, tasks);
+    return tiles / even < LEAST_EVEN ? blocks : even;
+}
+
+/* How tiles and panels are cut follows the number of threads: no sum is cut, so that bits stay. */
 static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     pass_plan plan = {.tiles = cnn_winograd_tiles_of(conv, pass)};
@@ -60,20 +68,21 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     plan.group = panels_in(GROUP_CHANNELS, &plan.panels);
     const int64_t tile_bytes = CNN_WINOGRAD_PLANES * (int64_t)sizeof(float);
     const int64_t fitting = BLOCK_BYTES / tile_bytes / (plan.v_row + plan.group * plan.panels.width);
-    plan.shared = fitting < LEAST_TILES;
+    const int64_t tasks = TASKS_PER_THREAD * threads, shares = panels_in(SHARED_CHANNELS, &plan.panels);
+    plan.chunks = even_blocks(t->count, cnn_ceil_div(t->count, cnn_min_i64(cnn_max_i64(fitting, 1), MOST_TILES)), tasks);
+    plan.shared = fitting < LEAST_TILES || (plan.chunks < tasks && plan.panels.count >= tasks * shares);
     if (plan.shared) {
         plan.chunks = cnn_ceil_div(t->count, cnn_max_i64(SHARED_BYTES / tile_bytes / plan.v_row, SHARED_TILES));
         plan.chunk_tiles = cnn_ceil_div(t->count, plan.chunks);
         plan.block_tiles = cnn_ceil_div(plan.chunk_tiles, cnn_ceil_div(plan.chunk_tiles, SHARED_TILES));
-        plan.group = panels_in(SHARED_CHANNELS, &plan.panels);
+        plan.group = shares;
     } else {
-        plan.chunks = cnn_ceil_div(t->count, cnn_min_i64(fitting, MOST_TILES));
         plan.chunk_tiles = plan.block_tiles = cnn_ceil_div(t->count, plan.chunks);
-        if (plan.chunks < FEW_BLOCKS) plan.group = 1;
+        if (plan.chunks < tasks) plan.group = 1; /* so that parts can be small */
     }
     plan.groups = cnn_ceil_div(plan.panels.count, plan.group);
-    /* Every part transforms the block again: no more of them than threads need. No sum is cut, so that bits stay. */
-    plan.parts = plan.shared ? 1 : cnn_min_i64(plan.groups, cnn_ceil_div(TASKS_PER_THREAD * threads, plan.chunks));
+    /* Every part transforms the block again: no more of them than threads need. */
+    plan.parts = plan.shared ? 1 : cnn_min_i64(plan.groups, cnn_ceil_div(tasks, plan.chunks));
     plan.late_weights = !conv->packed && plan.block_tiles == t->count;
     plan.ic_block = cnn_min_i64(t->ic, plan.late_weights ? LATE_IC_BLOCK : IC_BLOCK);
     plan.m_row = plan.group * plan.panels.width;
@@ -91,11 +100,17 @@ static size_t thread_bytes(const pass_plan *plan)
     return cnn_size_add(cnn_size_add(plan->v_bytes, plan->m_bytes), plan->u_bytes);
 }
 
+/* For up to so many threads: fewer cut the work otherwise, and may need more. */
 size_t cnn_winograd_pass_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
-    const pass_plan plan = plan_pass(conv, pass, kernels, threads);
-    const size_t common = cnn_size_add(plan.weights_bytes, plan.shared_bytes);
-    return cnn_size_add(common, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
+    size_t most = 0;
+    for (int32_t some = 1; some <= threads; some++) {
+        const pass_plan plan = plan_pass(conv, pass, kernels, some);
+        const size_t common = cnn_size_add(plan.weights_bytes, plan.shared_bytes);
+        const size_t bytes = cnn_size_add(common, cnn_size_mul(thread_bytes(&plan), (size_t)some));
+        if (bytes > most) most = bytes;
+    }
+    return most;
 }
 
 typedef struct pass_job {
