@@ -279,6 +279,7 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
         block.ic = taps * plan->ic;
         block.offset = job->offset;
     }
+    const bool fetches = job->packed != NULL && plan->weights_bytes >= MANY_WEIGHTS;
     cnn_conv_epilogue epilogue = job->epilogue;
     if (job->call->addend != NULL) epilogue.addend = scratch->addend;
 
@@ -287,6 +288,7 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
     for (int64_t unit = begin; unit < end; unit++) {
         const int channels = (int)cnn_conv_panel_channels(panels, unit % panels->count);
         block.channel = unit / panels->count * plan->ic;
+        if (fetches) block.ahead = unit + 1 < plan->units ? packed + unit_offset(plan, grid, unit + 1) - start : NULL;
         job->call->kernels->conv.forward(&block, packed + unit_offset(plan, grid, unit) - start, &epilogue, channel,
                                          channels);
         channel += channels;

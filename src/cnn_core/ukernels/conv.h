@@ -27,6 +27,7 @@ typedef struct cnn_conv_block {
     int64_t channel;         /* a tap's ic floats begin so many floats from there */
     const int64_t *offset;   /* [ic], and lie at these from then on; NULL: one behind the other */
     float *const *dst;       /* [pixels] */
+    const float *ahead;      /* weights that the next call reads, as many as this one: brought near meanwhile; or NULL */
 } cnn_conv_block;
 
 /* Some rows of an outer product, 1 <= height <= CNN_CONV_ROWS. */

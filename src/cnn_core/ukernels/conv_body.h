@@ -28,10 +28,12 @@ VF_INLINE int conv_tile_row(const int rows, int r, int64_t count)
 }
 
 /* One register tile of `rows` pixels by `vectors` vectors of output channels; these and `scattered`, whether the block
- * has offsets, are constants in every caller. The tile is of `count` pixels. */
-VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, const cnn_conv_block *block,
-                                 int64_t first, int64_t count, const float *weights, const cnn_conv_epilogue *epilogue,
-                                 int64_t offset, int channels)
+ * has offsets, are constants in every caller. The tile is of `count` pixels. After each CONV_LINE channels it fetches `step`
+ * lines from `ahead` on; returns where these end. */
+VF_INLINE const float *conv_forward_tile(const bool scattered, const int rows, const int vectors,
+                                         const cnn_conv_block *block, int64_t first, int64_t count, const float *weights,
+                                         const cnn_conv_epilogue *epilogue, int64_t offset, int channels,
+                                         const float *ahead, int64_t step)
 {
     const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
     vf sum[CNN_CONV_ROWS][2];
@@ -60,6 +62,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             end = begin + CONV_LINE < ic ? begin + CONV_LINE : ic;
             if (fetches)
                 for (int r = 0; r < rows; r++) VF_FETCH(next[r] + begin);
+            for (int64_t i = 0; i < step; i++, ahead += CONV_LINE) VF_FETCH_SOON(ahead);
             for (int64_t c = begin; c < end; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];
@@ -90,6 +93,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
         for (int v = 0; v < vectors; v++)
             conv_store(dst + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
     }
+    return ahead;
 }
 
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. */
@@ -99,18 +103,25 @@ VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, const
 {
     const int64_t tiles = (block->pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
     const int64_t rows = block->pixels / tiles, higher = block->pixels % tiles;
+    /* Weights of the next call are fetched evenly: in a burst, memory would be waited for between two spells of arithmetic. */
+    const float *ahead = block->ahead;
+    const float *const end = ahead == NULL ? NULL : ahead + block->taps * block->ic * vectors * VF_WIDTH;
     int64_t first = 0;
     for (int64_t tile = 0; tile < tiles; tile++) {
-        const int64_t height = rows + (tile < higher);
+        const int64_t height = rows + (tile < higher), step = ahead == end ? 0 : vectors * VF_WIDTH / tiles + 1;
+#define CONV_TILE(scattered, rows)                                                                                      \
+    conv_forward_tile(scattered, rows, vectors, block, first, height, weights, epilogue, offset, channels, ahead, step)
         switch (height) {
-        case 6: conv_forward_tile(scattered, 6, vectors, block, first, 6, weights, epilogue, offset, channels); break;
-        case 5: conv_forward_tile(scattered, 5, vectors, block, first, 5, weights, epilogue, offset, channels); break;
+        case 6: ahead = CONV_TILE(scattered, 6); break;
+        case 5: ahead = CONV_TILE(scattered, 5); break;
         default:
             if (height == 1 && !scattered) /* linear layers, a sample at a time */
-                conv_forward_tile(false, 1, vectors, block, first, 1, weights, epilogue, offset, channels);
+                ahead = CONV_TILE(false, 1);
             else
-                conv_forward_tile(scattered, CONV_LEAST, vectors, block, first, height, weights, epilogue, offset, channels);
+                ahead = CONV_TILE(scattered, CONV_LEAST);
         }
+#undef CONV_TILE
+        if (ahead > end) ahead = end;
         first += height;
     }
 }
