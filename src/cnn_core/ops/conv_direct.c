@@ -40,7 +40,7 @@ typedef struct direct_plan {
 #define MOST_PART_PANELS 4
 #define MOST_PIECES (2 * CNN_CONV_TASKS)
 
-static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
     const bool back = pass == CNN_CONV_BACKWARD_DATA;
     direct_plan plan = {
@@ -84,6 +84,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     } else {
         plan.parts = cnn_min_i64(plan.units, cnn_ceil_div(CNN_CONV_TASKS, plan.phases * plan.blocks));
         if (plan.parts == 1 && plan.phases == 1) plan.pieces = cnn_min_i64(plan.blocks, MOST_PIECES);
+        if (threads == 1) plan.parts = 1; /* each part looks for the pixels again */
     }
 
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
@@ -107,7 +108,7 @@ static size_t thread_bytes(const direct_plan *plan)
 
 static size_t direct_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
-    const direct_plan plan = plan_direct(conv, pass, kernels);
+    const direct_plan plan = plan_direct(conv, pass, kernels, threads);
     const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
                                        cnn_size_add(plan.offset_bytes, plan.packs_all ? plan.weights_bytes : 0));
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
@@ -279,16 +280,18 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
         block.ic = taps * plan->ic;
         block.offset = job->offset;
     }
-    const bool fetches = job->packed != NULL && plan->weights_bytes >= MANY_WEIGHTS;
+    if (job->packed != NULL && plan->weights_bytes >= MANY_WEIGHTS)
+        block.weights_end = packed + unit_offset(plan, grid, plan->units) - start;
     cnn_conv_epilogue epilogue = job->epilogue;
     if (job->call->addend != NULL) epilogue.addend = scratch->addend;
 
     const int64_t first = begin / panels->count * plan->oc + begin % panels->count * panels->width;
     int64_t channel = first;
-    for (int64_t unit = begin; unit < end; unit++) {
-        const int channels = (int)cnn_conv_panel_channels(panels, unit % panels->count);
-        block.channel = unit / panels->count * plan->ic;
-        if (fetches) block.ahead = unit + 1 < plan->units ? packed + unit_offset(plan, grid, unit + 1) - start : NULL;
+    for (int64_t unit = begin, next; unit < end; unit = next) {
+        const int64_t group = unit / panels->count, panel = unit % panels->count;
+        next = cnn_min_i64((group + 1) * panels->count, end);
+        const int64_t channels = cnn_min_i64((next - unit) * panels->width, plan->oc - panel * panels->width);
+        block.channel = group * plan->ic;
         job->call->kernels->conv.forward(&block, packed + unit_offset(plan, grid, unit) - start, &epilogue, channel,
                                          channels);
         channel += channels;
@@ -364,7 +367,7 @@ static direct_job begin_job(const cnn_conv_call *call, const direct_plan *plan, 
 
 static void run_direct(const cnn_conv_call *call)
 {
-    const direct_plan plan = plan_direct(call->conv, call->pass, call->kernels);
+    const direct_plan plan = plan_direct(call->conv, call->pass, call->kernels, call->threads);
     char *cursor = call->workspace;
     direct_job job = begin_job(call, &plan, &cursor);
     job.zero = cnn_conv_zeros(&cursor, plan.groups * plan.ic);
@@ -389,19 +392,19 @@ static void run_direct(const cnn_conv_call *call)
 
 static int64_t direct_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
 {
-    return plan_direct(conv, pass, kernels).pieces;
+    return plan_direct(conv, pass, kernels, 1).pieces;
 }
 
 /* Packed weights, and behind them room for the axes while they are packed. */
 static size_t direct_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
 {
-    const direct_plan plan = plan_direct(conv, pass, kernels);
+    const direct_plan plan = plan_direct(conv, pass, kernels, 1);
     return cnn_size_add(plan.weights_bytes, plan.axes_bytes);
 }
 
 static void direct_pack(const cnn_conv_call *call, void *packed)
 {
-    const direct_plan plan = plan_direct(call->conv, call->pass, call->kernels);
+    const direct_plan plan = plan_direct(call->conv, call->pass, call->kernels, 1);
     char *cursor = (char *)packed + plan.weights_bytes;
     const direct_job job = begin_job(call, &plan, &cursor);
     pack_all(&job, packed);

@@ -27,7 +27,7 @@ typedef struct cnn_conv_block {
     int64_t channel;         /* a tap's ic floats begin so many floats from there */
     const int64_t *offset;   /* [ic], and lie at these from then on; NULL: one behind the other */
     float *const *dst;       /* [pixels] */
-    const float *ahead;      /* weights that the next call reads, as many as this one: brought near meanwhile; or NULL */
+    const float *weights_end; /* each panel of weights is brought near while the one before computes, up to here; or NULL */
 } cnn_conv_block;
 
 /* Some rows of an outer product, 1 <= height <= CNN_CONV_ROWS. */
@@ -39,11 +39,11 @@ typedef struct cnn_conv_outer_block {
 } cnn_conv_outer_block;
 
 struct cnn_conv_kernels {
-    /* dst[p][offset + o] = epilogue(sum over taps t and channels c of src[t][p][c] * weights[t][c][o]), o < channels,
-     * 1 <= channels <= 2 vectors. weights is [taps][ic][1 or 2 vectors], zero beyond `channels`; bias and addend are
-     * read at `offset` too. Without an epilogue (NULL) dst gets the sums. */
+    /* dst[p][offset + o] = epilogue(sum over taps t and channels c of src[t][p][c] * weights[t][c][o]), o < channels.
+     * weights is [panels][taps][ic][2 vectors], one vector in the last panel if that suffices, zero beyond `channels`; bias
+     * and addend are read at `offset` too. Without an epilogue (NULL) dst gets the sums. */
     void (*forward)(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
-                    int64_t offset, int channels);
+                    int64_t offset, int64_t channels);
 
     /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset[r]] * cols[p][o] for r < height and
      * o < channels, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as `channels` needs. On the way `pixels`

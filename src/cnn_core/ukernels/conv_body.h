@@ -2,6 +2,7 @@
 #include "ukernels/conv.h"
 
 #define CONV_LINE 16 /* floats of a line of cache */
+#define CONV_CLOSE (16 << 10) /* bytes of weights: half a first-level cache */
 #define CONV_WAY 4096 /* bytes of a way of a first-level cache: lines that lie so far apart crowd one set */
 
 VF_INLINE vf conv_load(const float *from, int lanes)
@@ -27,45 +28,61 @@ VF_INLINE int conv_tile_row(const int rows, int r, int64_t count)
     return rows == CONV_LEAST && r >= count ? (int)count - 1 : r;
 }
 
-/* One register tile of `rows` pixels by `vectors` vectors of output channels; these and `scattered`, whether the block
- * has offsets, are constants in every caller. The tile is of `count` pixels. After each CONV_LINE channels it fetches `step`
- * lines from `ahead` on; returns where these end. */
-VF_INLINE const float *conv_forward_tile(const bool scattered, const int rows, const int vectors,
-                                         const cnn_conv_block *block, int64_t first, int64_t count, const float *weights,
-                                         const cnn_conv_epilogue *epilogue, int64_t offset, int channels,
-                                         const float *ahead, int64_t step)
+/* What the tiles of one pass over a block share. */
+typedef struct conv_pass {
+    const cnn_conv_block *block;
+    const cnn_conv_epilogue *epilogue;
+    const float *weights;     /* of the first panel */
+    int64_t panels;           /* that a tile computes one after the other */
+    int64_t offset, channels; /* of these */
+    const char *ahead;        /* the next weights, or NULL */
+    int64_t step;             /* bytes of them that are fetched for each channel of a tile */
+} conv_pass;
+
+/* One register tile of `rows` pixels by `vectors` vectors of output channels, for each panel; these and `scattered`, whether
+ * the block has offsets, are constants in every caller. The tile is of `count` pixels. */
+VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, conv_pass *pass, int64_t first,
+                                 int64_t count)
 {
-    const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
-    vf sum[CNN_CONV_ROWS][2];
-    for (int v = 0; v < vectors; v++) {
-        const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
-        const vf start =
-            epilogue->bias == NULL ? vf_zero() : conv_load(epilogue->bias + offset + v * VF_WIDTH, lanes);
-        for (int r = 0; r < rows; r++) sum[r][v] = start;
-    }
+    const cnn_conv_block *block = pass->block;
+    const cnn_conv_epilogue *epilogue = pass->epilogue;
     const float *const *src = block->src + first;
-    const int64_t ic = block->ic;
-    /* Pixels lie too far apart for the processor to foresee: the next tile's are fetched while this one is computed. Of
-     * several taps, most are in the cache; two tiles whose lines all fall into one set of it would drive each other out. */
-    const bool crowded = rows > 1 && ((uintptr_t)src[1] - (uintptr_t)src[0]) % CONV_WAY == 0;
-    const bool fetches = block->taps == 1 && !scattered && !crowded;
-    const float *next[CNN_CONV_ROWS];
-    for (int r = 0; r < rows; r++) {
-        const int64_t pixel = first + count + r < block->pixels ? first + count + r : block->pixels - 1;
-        next[r] = block->src[pixel] + block->channel;
-        for (int v = 0; v < vectors; v++) VF_FETCH_WRITE(block->dst[pixel] + offset + v * VF_WIDTH);
+    const int64_t ic = block->ic, behind = first + count, last = block->pixels - rows;
+    const int64_t next = behind < last ? behind : last < 0 ? 0 : last;
+    /* What is read next is fetched evenly, some bytes for each channel: in a burst, memory would be waited for between two
+     * spells of arithmetic. It is the next weights, or the next tile, if its pixels lie side by side, but not where the lines
+     * of two tiles would drive each other out of one set of the cache. */
+    const char *fetch = pass->ahead;
+    int64_t step = pass->step;
+    if (fetch == NULL) {
+        const int64_t pitch = rows > 1 ? src[1] - src[0] : ic;
+        fetch = (const char *)(block->src[next] + block->channel);
+        step = block->taps == 1 && pitch == ic && pitch * (int64_t)sizeof(float) % CONV_WAY != 0
+                   ? rows * (int64_t)sizeof(float) : 0;
     }
-    for (int64_t t = 0; t < block->taps; t++) {
-        const float *x[CNN_CONV_ROWS];
-        for (int r = 0; r < rows; r++) x[r] = src[conv_tile_row(rows, r, count)] + block->channel;
-        for (int64_t begin = 0, end; begin < ic; begin = end) {
-            end = begin + CONV_LINE < ic ? begin + CONV_LINE : ic;
-            if (fetches)
-                for (int r = 0; r < rows; r++) VF_FETCH(next[r] + begin);
-            for (int64_t i = 0; i < step; i++, ahead += CONV_LINE) VF_FETCH_SOON(ahead);
-            for (int64_t c = begin; c < end; c++) {
+    const float *weights = pass->weights;
+    int64_t offset = pass->offset;
+    for (int64_t panel = 0; panel < pass->panels; panel++, offset += 2 * VF_WIDTH) {
+        const int64_t left = pass->channels + pass->offset - offset - (vectors - 1) * VF_WIDTH;
+        const int last_lanes = left < VF_WIDTH ? (int)left : VF_WIDTH;
+        vf sum[CNN_CONV_ROWS][2];
+        for (int v = 0; v < vectors; v++) {
+            const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
+            const vf start =
+                epilogue->bias == NULL ? vf_zero() : conv_load(epilogue->bias + offset + v * VF_WIDTH, lanes);
+            for (int r = 0; r < rows; r++) sum[r][v] = start;
+        }
+        for (int r = 0; r < rows; r++)
+            for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE)
+                VF_FETCH_WRITE(block->dst[next + conv_tile_row(rows, r, count)] + offset + o);
+        for (int64_t t = 0; t < block->taps; t++) {
+            const float *x[CNN_CONV_ROWS];
+            for (int r = 0; r < rows; r++) x[r] = src[t * block->pixels + conv_tile_row(rows, r, count)] + block->channel;
+            for (int64_t c = 0; c < ic; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];
+                VF_FETCH(fetch);
+                fetch += step;
                 for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
                 for (int r = 0; r < rows; r++) {
                     const vf value = vf_set1(x[r][at]);
@@ -74,73 +91,80 @@ VF_INLINE const float *conv_forward_tile(const bool scattered, const int rows, c
                 weights += vectors * VF_WIDTH;
             }
         }
-        src += block->pixels;
-    }
-    if (epilogue->addend != NULL)
-        for (int r = 0; r < rows; r++) {
-            const float *addend = epilogue->addend[first + conv_tile_row(rows, r, count)] + offset;
-            for (int v = 0; v < vectors; v++)
-                sum[r][v] = vf_add(
-                    sum[r][v], conv_load(addend + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
+        if (epilogue->addend != NULL)
+            for (int r = 0; r < rows; r++) {
+                const float *addend = epilogue->addend[first + conv_tile_row(rows, r, count)] + offset;
+                for (int v = 0; v < vectors; v++)
+                    sum[r][v] = vf_add(
+                        sum[r][v], conv_load(addend + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
+            }
+        if (epilogue->clamps) {
+            const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) sum[r][v] = vf_clamp(sum[r][v], low, high);
         }
-    if (epilogue->clamps) {
-        const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) sum[r][v] = vf_clamp(sum[r][v], low, high);
+        for (int r = 0; r < rows; r++) {
+            float *dst = block->dst[first + conv_tile_row(rows, r, count)] + offset;
+            for (int v = 0; v < vectors; v++)
+                conv_store(dst + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
+        }
     }
-    for (int r = 0; r < rows; r++) {
-        float *dst = block->dst[first + conv_tile_row(rows, r, count)] + offset;
-        for (int v = 0; v < vectors; v++)
-            conv_store(dst + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
-    }
-    return ahead;
+    if (pass->ahead != NULL) pass->ahead = fetch;
 }
 
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. */
-VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, const cnn_conv_block *block,
-                                  const float *weights, const cnn_conv_epilogue *epilogue, int64_t offset,
-                                  int channels)
+VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, conv_pass *pass)
 {
-    const int64_t tiles = (block->pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
-    const int64_t rows = block->pixels / tiles, higher = block->pixels % tiles;
-    /* Weights of the next call are fetched evenly: in a burst, memory would be waited for between two spells of arithmetic. */
-    const float *ahead = block->ahead;
-    const float *const end = ahead == NULL ? NULL : ahead + block->taps * block->ic * vectors * VF_WIDTH;
+    const int64_t pixels = pass->block->pixels, tiles = (pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
+    const int64_t rows = pixels / tiles, higher = pixels % tiles;
+    pass->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
     int64_t first = 0;
     for (int64_t tile = 0; tile < tiles; tile++) {
-        const int64_t height = rows + (tile < higher), step = ahead == end ? 0 : vectors * VF_WIDTH / tiles + 1;
-#define CONV_TILE(scattered, rows)                                                                                      \
-    conv_forward_tile(scattered, rows, vectors, block, first, height, weights, epilogue, offset, channels, ahead, step)
+        const int64_t height = rows + (tile < higher);
         switch (height) {
-        case 6: ahead = CONV_TILE(scattered, 6); break;
-        case 5: ahead = CONV_TILE(scattered, 5); break;
+        case 6: conv_forward_tile(scattered, 6, vectors, pass, first, 6); break;
+        case 5: conv_forward_tile(scattered, 5, vectors, pass, first, 5); break;
         default:
             if (height == 1 && !scattered) /* linear layers, a sample at a time */
-                ahead = CONV_TILE(false, 1);
+                conv_forward_tile(false, 1, vectors, pass, first, 1);
             else
-                ahead = CONV_TILE(scattered, CONV_LEAST);
+                conv_forward_tile(scattered, CONV_LEAST, vectors, pass, first, height);
         }
-#undef CONV_TILE
-        if (ahead > end) ahead = end;
         first += height;
     }
 }
 
 static void conv_forward(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
-                         int64_t offset, int channels)
+                         int64_t offset, int64_t channels)
 {
     static const cnn_conv_epilogue none = {.bias = NULL};
-    if (epilogue == NULL) epilogue = &none;
-    if (block->offset != NULL) {
-        if (channels > VF_WIDTH)
-            conv_forward_tiles(true, 2, block, weights, epilogue, offset, channels);
-        else
-            conv_forward_tiles(true, 1, block, weights, epilogue, offset, channels);
-    } else {
-        if (channels > VF_WIDTH)
-            conv_forward_tiles(false, 2, block, weights, epilogue, offset, channels);
-        else
-            conv_forward_tiles(false, 1, block, weights, epilogue, offset, channels);
+    const int64_t window = block->taps * block->ic;
+    /* Weights that stay in the first-level cache beside a tile's pixels are read for each tile, so that pixels are found, read and
+     * written once; of more, each panel is. */
+    const bool close = block->taps == 1 && window * channels * (int64_t)sizeof(float) <= CONV_CLOSE;
+    for (int64_t c = 0, some; c < channels; c += some) {
+        const int64_t left = channels - c, wide = (left + VF_WIDTH - 1) / (2 * VF_WIDTH); /* panels of two vectors */
+        const int64_t panels = close && wide > 1 ? wide : 1;
+        some = panels * 2 * VF_WIDTH < left ? panels * 2 * VF_WIDTH : left;
+        conv_pass pass = {.block = block,
+                          .epilogue = epilogue == NULL ? &none : epilogue,
+                          .weights = weights + window * c,
+                          .panels = panels,
+                          .offset = offset + c,
+                          .channels = some};
+        const float *behind = weights + window * (c + some);
+        if (block->weights_end != NULL && behind < block->weights_end) pass.ahead = (const char *)behind;
+        if (block->offset != NULL) {
+            if (left > VF_WIDTH)
+                conv_forward_tiles(true, 2, &pass);
+            else
+                conv_forward_tiles(true, 1, &pass);
+        } else {
+            if (left > VF_WIDTH)
+                conv_forward_tiles(false, 2, &pass);
+            else
+                conv_forward_tiles(false, 1, &pass);
+        }
     }
 }
 
