@@ -177,6 +177,8 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_co
     for (int r = 0; r < height; r++) {
         at[r] = block->offset[conv_tile_row(height, r, block->height)];
         for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
+        for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE)
+            VF_FETCH_WRITE(sums + conv_tile_row(height, r, block->height) * stride + o);
     }
     for (int64_t p = 0; p < block->pixels; p++) {
         vf col[2];
