@@ -65,7 +65,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     } else {
         /* The taps of a pixel lie in several rows; those of one row are its neighbours' too. */
         const int64_t floats = plan.ic * plan.groups * cnn_min_i64(plan.taps, 3);
-        plan.blocks = cnn_ceil_div(pixels, cnn_conv_block_pixels(floats, plan.taps));
+        plan.blocks = cnn_conv_blocks(pixels, floats, plan.taps);
         plan.block_pixels = cnn_ceil_div(pixels, plan.blocks);
     }
 

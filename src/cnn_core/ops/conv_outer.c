@@ -19,7 +19,7 @@
 #define MOST_SHARES CNN_CONV_TASKS
 #define SHARE_PIXELS 512        /* a share smaller than this would take as long to add up */
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
-#define TASKS_PER_THREAD 4
+#define TASKS_PER_THREAD 2
 #define LINE_BYTES 64
 #define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
 
@@ -83,7 +83,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         plan.block_pixels = plan.strips.most_pixels;
     } else {
         const int64_t floats = plan.row_channels * cnn_min_i64(plan.taps, 3) + plan.cols.padded;
-        plan.blocks = cnn_ceil_div(plan.pixels, cnn_conv_block_pixels(floats, plan.taps));
+        plan.blocks = cnn_conv_blocks(plan.pixels, floats, plan.taps);
         plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
     }
 
@@ -97,16 +97,19 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
     plan.in_place = plan.pointwise && plan.shares == 1;
     plan.sums_bytes = plan.in_place ? 0 : cnn_size_mul(share_bytes, (size_t)plan.shares);
 
-    /* As many parts as make enough tasks for the threads, or as keep a part's sums in the cache. Cutting the columns
-     * costs little, but for copying the rows again; cutting the rows packs the columns again, and should leave some
-     * rows to do with them. No sum is cut: bits are the same for any number of parts. */
-    const int64_t tiles = count_tiles(&plan, plan.taps);
+    /* As many parts as make enough tasks for the threads, or as keep a part's sums in the cache from block to block. Cutting
+     * the columns copies the rows again, if these are copied; cutting the rows packs the columns again, and should leave some
+     * rows to do with them: the longer side is cut first. No sum is cut: bits are the same for any number of parts. */
+    const int64_t tiles = count_tiles(&plan, plan.taps), most_rows = cnn_max_i64(tiles / 8, 1);
+    const int64_t most_cols = cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1);
     const int64_t tasks = cnn_min_i64(TASKS_PER_THREAD * threads, CNN_CONV_TASKS);
     const int64_t wanted = cnn_ceil_div(tasks, plan.groups * plan.shares);
-    const int64_t cached = cnn_ceil_div((int64_t)share_bytes / plan.groups, PART_BYTES);
-    plan.col_parts = cnn_min_i64(wanted, cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1));
-    plan.row_parts =
-        cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts), cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), tiles / 8));
+    const int64_t cached = plan.blocks > plan.shares ? cnn_ceil_div((int64_t)share_bytes / plan.groups, PART_BYTES) : 1;
+    const bool rows_first = plan.copy && plan.taps * plan.row_channels > plan.cols.oc;
+    const int64_t row_parts = rows_first ? cnn_min_i64(wanted, most_rows) : 1;
+    plan.col_parts = cnn_min_i64(cnn_ceil_div(wanted, row_parts), most_cols);
+    plan.row_parts = cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts),
+                                 cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), most_rows));
     plan.row_parts = cnn_max_i64(cnn_min_i64(plan.row_parts, tiles), 1);
 
     if (!plan.pointwise) plan.filters = cnn_conv_filters_of(conv, plan.cols.width);
@@ -313,12 +316,12 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
     const int64_t tiles = count_tiles(plan, job->taps), last = cnn_split(tiles, plan->row_parts, row_part + 1);
     for (int64_t index = cnn_split(tiles, plan->row_parts, row_part); index < last; index++) {
         const outer_tile tile = tile_at(job, block, index);
+        const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
         const float *cols = block->packed;
         for (int64_t panel = block->panel; panel < block->panel_end;
              panel++, cols += block->pixels * plan->cols.width) {
             int64_t stride;
             float *sums = panel_sums(job, share, group, panel, &stride);
-            const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
             job->call->kernels->conv.outer(&outer, cols, (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
                                            next_lines(block, cols), sums + tile.row * stride);
         }

@@ -29,13 +29,14 @@ static inline int64_t cnn_conv_panel_row(const cnn_conv_panels *panels, int64_t 
     return cnn_conv_panel_channels(panels, panel) > panels->lanes ? panels->width : panels->lanes;
 }
 
-/* Pixels of a block whose sources, `floats` for each pixel, fill a quarter of a megabyte: a share of the second-level
- * cache. Many taps mean many pointers. */
-static inline int64_t cnn_conv_block_pixels(int64_t floats, int64_t taps)
+/* Blocks of pixels whose sources, `floats` for each pixel, fill a quarter of a megabyte: a share of the second-level
+ * cache. Many taps mean many pointers. Of few pixels a block may hold some more, rather than be halved. */
+static inline int64_t cnn_conv_blocks(int64_t pixels, int64_t floats, int64_t taps)
 {
     const int64_t fitting = (256 << 10) / (int64_t)sizeof(float) / cnn_max_i64(floats, 1);
-    const int64_t pixels = cnn_min_i64(cnn_max_i64(fitting, 48), 192);
-    return cnn_min_i64(pixels, cnn_max_i64((64 << 10) / taps, CNN_CONV_ROWS));
+    const int64_t close = cnn_min_i64(cnn_max_i64(fitting, 48), 192);
+    const int64_t most = cnn_min_i64(close, cnn_max_i64((64 << 10) / taps, CNN_CONV_ROWS));
+    return pixels <= most + most / 4 ? 1 : cnn_ceil_div(pixels, most);
 }
 
 #define CNN_CONV_TASKS 32 /* enough to keep some sixteen threads evenly busy */
