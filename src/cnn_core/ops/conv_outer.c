@@ -20,6 +20,7 @@
 #define SHARE_PIXELS 512        /* a share smaller than this would take as long to add up */
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
 #define TASKS_PER_THREAD 2
+#define LEAST_COLUMNS 32
 #define LINE_BYTES 64
 #define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
 
@@ -67,10 +68,11 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         .pixels = conv->n * conv->oh * conv->ow,
     };
     const bool few_pixels = plan.pixels < 2 * SHARE_PIXELS;
-    const bool narrow = ic <= kernels->width && ic < oc; /* columns of one vector load more than they multiply */
-    plan.pointwise =
-        plan.taps == 1 &&
-        (few_pixels || (!narrow && padded_work(oc, ic, kernels) < 1.1 * padded_work(ic, oc, kernels)));
+    /* The narrower side makes the columns, since these are packed. But few columns leave no time to wait for the rows, which
+     * nobody fetches. Of few pixels, sums had better lie as the weights do. */
+    const bool turned = (oc >= ic) == (cnn_min_i64(ic, oc) >= LEAST_COLUMNS);
+    plan.pointwise = plan.taps == 1 && (few_pixels || padded_work(oc, ic, kernels) <
+                                                          (turned ? 1.1 : 0.9) * padded_work(ic, oc, kernels));
     plan.row_channels = plan.pointwise ? oc : ic;
     plan.cols = cnn_conv_panels_of(plan.pointwise ? ic : oc, kernels);
     plan.stripped = plan.groups == 1 && cnn_conv_strips_suit(conv);
