@@ -84,7 +84,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     } else {
         plan.parts = cnn_min_i64(plan.units, cnn_ceil_div(CNN_CONV_TASKS, plan.phases * plan.blocks));
         if (plan.parts == 1 && plan.phases == 1) plan.pieces = cnn_min_i64(plan.blocks, MOST_PIECES);
-        if (threads == 1) plan.parts = 1; /* each part looks for the pixels again */
+        if (threads == 1) plan.parts = cnn_min_i64(plan.parts, 1); /* each part looks for the pixels again */
     }
 
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
