@@ -26,15 +26,14 @@ VF_INLINE vf vf_exp_reduce(vf x, vf *r)
     return shifted;
 }
 
-/* e^r - 1 for |r| <= ln2 / 2, as r + r^2 q(r); relative error of the fit 4.7e-10. */
+/* e^r - 1 for |r| <= ln2 / 2, as r + r^2 q(r); error of the fit 3.2e-9 e^r, a twentieth of a unit in the last place. */
 VF_INLINE vf vf_expm1_reduced(vf r)
 {
-    vf q = vf_set1(0x1.9c5af6p-13f);
-    q = vf_fmadd(q, r, vf_set1(0x1.6d4c7ep-10f));
-    q = vf_fmadd(q, r, vf_set1(0x1.1113acp-7f));
-    q = vf_fmadd(q, r, vf_set1(0x1.5554eap-5f));
-    q = vf_fmadd(q, r, vf_set1(0x1.555554p-3f));
-    q = vf_fmadd(q, r, vf_set1(0x1p-1f));
+    vf q = vf_set1(0x1.6ac73cp-10f);
+    q = vf_fmadd(q, r, vf_set1(0x1.123dep-7f));
+    q = vf_fmadd(q, r, vf_set1(0x1.555858p-5f));
+    q = vf_fmadd(q, r, vf_set1(0x1.55548cp-3f));
+    q = vf_fmadd(q, r, vf_set1(0x1.fffffcp-2f));
     return vf_fmadd(vf_mul(r, r), q, r);
 }
 
