@@ -11,6 +11,8 @@
 #define LINE 16 /* channels of a cache line; every vector's width divides it */
 #define STRIP_LINES 4
 #define SEEN_BYTES (192 << 10) /* of a strip's src and dst, which somebody wants to see before they leave the cache */
+#define FROM_MEMORY (24 << 20) /* of all images: then no channels are left for later where some are read */
+#define SOME_ROWS 2 /* with all their channels, so that memory is read straight through */
 #define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
 #define LEAST_SHARE 256 /* pixels of y: clearing a share's sums and adding them up costs as much as some dozens */
 #define MOST_SHARES 16
@@ -21,6 +23,7 @@ typedef struct rows_plan {
     int64_t taps; /* of the kernel */
     int64_t strips, bands, band_rows; /* of an image; rows of the largest */
     int64_t shares;                   /* backward weights: of the rows of all images */
+    int64_t some_rows;                /* that are gone over for all channels, then the next */
     size_t axes_bytes, weights_bytes, sums_bytes, kernel_bytes;
     size_t row_bytes; /* of one thread */
 } rows_plan;
@@ -36,6 +39,12 @@ static rows_plan plan_rows(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
         .strips = cnn_max_i64(conv->ic / LINE / STRIP_LINES, 1),
         .axes_bytes = cnn_conv_axes_bytes(conv, pass),
     };
+    const int64_t pixels = conv->n * (conv->ih * conv->iw + conv->oh * conv->ow);
+    plan.some_rows = cnn_max_i64(conv->ih, conv->oh);
+    if (pass != CNN_CONV_FORWARD && pixels * conv->ic * (int64_t)sizeof(float) >= FROM_MEMORY) {
+        plan.strips = 1;
+        plan.some_rows = SOME_ROWS;
+    }
     const size_t weights = cnn_size_mul((size_t)(plan.vectors * plan.width), (size_t)plan.taps * sizeof(float));
     if (pass == CNN_CONV_BACKWARD_WEIGHTS) {
         const int64_t rows = conv->n * conv->oh;
@@ -178,7 +187,7 @@ static void compute_band(const rows_job *job, cnn_depthwise_band *band, cnn_sigh
     const int wide = call->conv->kw == 5, skips = !back && call->conv->stride[1] == 2;
     const struct cnn_depthwise_rows_kernels *kernels = &call->kernels->depthwise_rows;
     const int64_t rows = band->rows, row_bytes = (band->src_w + band->dst_w) * band->channels * (int64_t)sizeof(float);
-    const int64_t most = call->watch == NULL ? rows : cnn_max_i64(SEEN_BYTES / row_bytes, 2);
+    const int64_t most = call->watch == NULL ? plan->some_rows : cnn_max_i64(SEEN_BYTES / row_bytes, 2);
     for (int64_t first = 0; first < rows; first += band->rows, band->row += band->rows) {
         band->rows = cnn_min_i64(most, rows - first);
         (back && !turns_columns(call->conv, plan->pass) ? kernels->spread[wide] : kernels->forward[wide][skips])(band);
@@ -292,7 +301,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     const int64_t end = cnn_split(rows, plan->shares, share + 1);
     for (int64_t row = cnn_split(rows, plan->shares, share), next; row < end; row = next) {
         const int64_t image = row / conv->oh;
-        next = cnn_min_i64(end, (image + 1) * conv->oh);
+        next = cnn_min_i64(cnn_min_i64(end, (image + 1) * conv->oh), row + plan->some_rows);
         const cnn_depthwise_image part = {
             .src = call->x + image * conv->ih * conv->iw * conv->ic,
             .diff_dst = call->y + image * conv->oh * conv->ow * conv->oc,
