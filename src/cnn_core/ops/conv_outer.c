@@ -21,7 +21,6 @@
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
 #define TASKS_PER_THREAD 2
 #define LEAST_COLUMNS 32
-#define LINE_BYTES 64
 #define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
 
 /* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
@@ -183,7 +182,8 @@ typedef struct outer_block {
     float *packed;            /* [panels][pixels][panel row] */
     float *tile;              /* [pixels][CNN_CONV_ROWS] */
     const float **tile_rows;  /* into it */
-    const char *fetch, *fetch_end; /* of what the next block packs, that nobody has asked for */
+    const char *fetch; /* what the next block packs */
+    int64_t fetch_bytes;
 } outer_block;
 
 static outer_block take_block(const outer_job *job, int32_t thread)
@@ -301,22 +301,18 @@ static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t inde
     return tile;
 }
 
-/* The lines that `pixels` steps of the kernel fetch; none are left to fetch: what is near already. */
-static const char *next_lines(outer_block *block, const float *near)
-{
-    const char *lines = block->fetch;
-    if (lines >= block->fetch_end) return (const char *)near;
-    block->fetch += block->pixels * LINE_BYTES;
-    return lines;
-}
-
 /* Adds one block to the part's sums. */
 static void sum_block(const outer_job *job, outer_block *block, int64_t share, int64_t group, int64_t row_part,
                       bool add)
 {
     const outer_plan *plan = job->plan;
     const int64_t tiles = count_tiles(plan, job->taps), last = cnn_split(tiles, plan->row_parts, row_part + 1);
-    for (int64_t index = cnn_split(tiles, plan->row_parts, row_part); index < last; index++) {
+    const int64_t first = cnn_split(tiles, plan->row_parts, row_part);
+    /* Evenly: in a burst, memory would be waited for between two spells of arithmetic. */
+    const int64_t pixels = (last - first) * (block->panel_end - block->panel) * block->pixels;
+    const int64_t step = cnn_ceil_div(block->fetch_bytes, cnn_max_i64(pixels, 1));
+    const char *fetch = block->fetch;
+    for (int64_t index = first; index < last; index++) {
         const outer_tile tile = tile_at(job, block, index);
         const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
         const float *cols = block->packed;
@@ -325,7 +321,8 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
             int64_t stride;
             float *sums = panel_sums(job, share, group, panel, &stride);
             job->call->kernels->conv.outer(&outer, cols, (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
-                                           next_lines(block, cols), sums + tile.row * stride);
+                                           fetch, step, sums + tile.row * stride);
+            fetch += step * block->pixels;
         }
     }
 }
@@ -337,10 +334,11 @@ static void fetch_block(const outer_job *job, int64_t index, int64_t end, outer_
     const cnn_conv *conv = job->call->conv;
     const int64_t channels = plan->pointwise ? conv->ic : conv->oc;
     const float *cols = plan->pointwise ? job->call->x : job->call->y;
-    block->fetch = block->fetch_end = NULL;
+    block->fetch = (const char *)cols; /* nothing: what is near already */
+    block->fetch_bytes = 0;
     if (index == end || (plan->pointwise && plan->pixels != conv->n * conv->ih * conv->iw)) return;
     block->fetch = (const char *)(cols + block_begin(job, index) * channels);
-    block->fetch_end = (const char *)(cols + block_begin(job, index + 1) * channels);
+    block->fetch_bytes = (block_begin(job, index + 1) - block_begin(job, index)) * channels * (int64_t)sizeof(float);
 }
 
 static void sum_share(void *arg, int64_t task, int32_t thread)

@@ -46,10 +46,10 @@ struct cnn_conv_kernels {
                     int64_t offset, int64_t channels);
 
     /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset[r]] * cols[p][o] for r < height and
-     * o < channels, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as `channels` needs. On the way `pixels`
-     * lines of cache from `fetch` on, which may be any address, are brought near. */
+     * o < channels, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as `channels` needs. On the way lines
+     * of cache from `fetch` on, which may be any address, are brought near: `step` bytes for each pixel. */
     void (*outer)(const cnn_conv_outer_block *block, const float *cols, int channels, bool add, int64_t stride,
-                  const char *fetch, float *sums);
+                  const char *fetch, int64_t step, float *sums);
 
     /* dst[o] = sum over rows r of src[r * stride + o], o < channels. */
     void (*column_sums)(int64_t rows, int64_t channels, const float *src, int64_t stride, float *dst);

@@ -170,7 +170,7 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
 
 /* An outer product for each pixel: `height` rows by `vectors` vectors of columns. The tile is of block->height rows. */
 VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_conv_outer_block *block, const float *cols,
-                               int channels, bool add, int64_t stride, const char *fetch, float *sums)
+                               int channels, bool add, int64_t stride, const char *fetch, int64_t step, float *sums)
 {
     vf sum[CNN_CONV_ROWS][2];
     int64_t at[CNN_CONV_ROWS];
@@ -182,7 +182,8 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_co
     }
     for (int64_t p = 0; p < block->pixels; p++) {
         vf col[2];
-        VF_FETCH_SOON(fetch + p * 64);
+        VF_FETCH_SOON(fetch);
+        fetch += step;
         for (int v = 0; v < vectors; v++) col[v] = vf_load(cols + v * VF_WIDTH);
         for (int r = 0; r < height; r++) {
             const vf value = vf_set1(block->rows[p][at[r]]);
@@ -200,22 +201,22 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_co
 }
 
 VF_INLINE void conv_outer_height(const int vectors, const cnn_conv_outer_block *block, const float *cols, int channels,
-                                 bool add, int64_t stride, const char *fetch, float *sums)
+                                 bool add, int64_t stride, const char *fetch, int64_t step, float *sums)
 {
     switch (block->height) {
-    case 6: conv_outer_tile(6, vectors, block, cols, channels, add, stride, fetch, sums); break;
-    case 5: conv_outer_tile(5, vectors, block, cols, channels, add, stride, fetch, sums); break;
-    default: conv_outer_tile(CONV_LEAST, vectors, block, cols, channels, add, stride, fetch, sums); break;
+    case 6: conv_outer_tile(6, vectors, block, cols, channels, add, stride, fetch, step, sums); break;
+    case 5: conv_outer_tile(5, vectors, block, cols, channels, add, stride, fetch, step, sums); break;
+    default: conv_outer_tile(CONV_LEAST, vectors, block, cols, channels, add, stride, fetch, step, sums); break;
     }
 }
 
 static void conv_outer(const cnn_conv_outer_block *block, const float *cols, int channels, bool add, int64_t stride,
-                       const char *fetch, float *sums)
+                       const char *fetch, int64_t step, float *sums)
 {
     if (channels > VF_WIDTH)
-        conv_outer_height(2, block, cols, channels, add, stride, fetch, sums);
+        conv_outer_height(2, block, cols, channels, add, stride, fetch, step, sums);
     else
-        conv_outer_height(1, block, cols, channels, add, stride, fetch, sums);
+        conv_outer_height(1, block, cols, channels, add, stride, fetch, step, sums);
 }
 
 /* Four vectors of channels at a time: as many sums in flight, and every cache line is read whole. */
