@@ -243,7 +243,7 @@ def conditions(outcomes: Sequence[Outcome]) -> str:
             f"copy {spread([machine.bandwidth / 1e9 for machine in machines])} GB/s"
         )
         if cpus < _QUIET * threads:
-            lines.append("  other programs took their share of the CPUs: do not trust these figures")
+            lines.append("  other programs, or a system that packs threads, took CPUs away: do not trust these figures")
     noise = [timing.noise for outcome in outcomes for timing in outcome.timings.values()]
     if noise:
         lines.append(

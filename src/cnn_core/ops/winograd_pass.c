@@ -25,6 +25,7 @@ typedef struct pass_plan {
     int64_t block_tiles;         /* the most of a task */
     int64_t group, groups;       /* panels that are multiplied at a time; such groups */
     int64_t parts;               /* in which the groups are cut, where V is not shared */
+    bool fetches;                /* weights, which would not be near */
     bool late_weights;           /* a task transforms the weights that it needs; else they are there before */
     int64_t ic_block;            /* in channels that are multiplied at a time */
     int64_t v_row, m_row;        /* floats of a tile in a plane */
@@ -43,6 +44,7 @@ typedef struct pass_plan {
 #define SHARED_BYTES (12 << 20) /* of V of a chunk */
 #define SHARED_TILES 64         /* of a block of it */
 #define SHARED_CHANNELS 32
+#define MANY_WEIGHTS (1 << 20)  /* bytes: fewer lie in the second-level cache, or come near by themselves */
 #define IC_BLOCK 256
 #define LATE_IC_BLOCK 64
 
@@ -84,6 +86,7 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     /* Every part transforms the block again: no more of them than threads need. */
     plan.parts = plan.shared ? 1 : cnn_min_i64(plan.groups, cnn_ceil_div(tasks, plan.chunks));
     plan.late_weights = !conv->packed && plan.block_tiles == t->count;
+    plan.fetches = !plan.late_weights && cnn_winograd_weights_bytes(t, &plan.panels) >= MANY_WEIGHTS;
     plan.ic_block = cnn_min_i64(t->ic, plan.late_weights ? LATE_IC_BLOCK : IC_BLOCK);
     plan.m_row = plan.group * plan.panels.width;
     plan.v_plane = cnn_winograd_stride(plan.chunk_tiles * plan.v_row);
@@ -187,7 +190,9 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
             cnn_winograd_fetch(src, part, parts);
             cnn_winograd_fetch(dst, part, parts);
             const float *next = after;
-            if (i + 1 < count)
+            if (!plan->fetches)
+                next = NULL;
+            else if (i + 1 < count)
                 next = cnn_winograd_weights_at(u, panels, plane, panel + 1, at->first);
             else if (plane + 1 < CNN_WINOGRAD_PLANES)
                 next = cnn_winograd_weights_at(u, panels, plane + 1, at->begin, at->first);
@@ -258,7 +263,7 @@ static void run_group(const pass_job *job, const cnn_winograd_run *in, const flo
         at.last = cnn_split(t->ic, parts, part + 1);
         const bool more = part + 1 < parts;
         cnn_winograd_weights u = job->weights;
-        const float *after = late;
+        const float *after = NULL;
         if (!plan->late_weights) {
             const int64_t panel = more ? at.begin : at.end % plan->panels.count;
             after = cnn_winograd_weights_at(&u, &plan->panels, 0, panel, more ? at.last : 0);

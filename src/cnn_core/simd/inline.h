@@ -2,7 +2,6 @@
  *
  * VF_INLINE: a function that is inlined into every caller, so that its arguments which are constants there unroll its loops
  * and its small arrays of vectors live in registers.
- * VF_NOT_UNROLLED: before a loop that rarely has anything to do.
  * VF_OUTLINE: a function of some length that is called where speed does not count, and is there once.
  * VF_FETCH, VF_FETCH_WRITE: p's line of cache will be read, or written, in a moment: into the first-level cache with it.
  * VF_FETCH_SOON: it will be read later: into the second-level cache. p may be any address. */
@@ -12,11 +11,6 @@
 #if defined(__GNUC__)
 #define VF_INLINE static inline __attribute__((always_inline))
 #define VF_OUTLINE static __attribute__((noinline, unused))
-#if defined(__clang__)
-#define VF_NOT_UNROLLED _Pragma("clang loop unroll(disable)")
-#else
-#define VF_NOT_UNROLLED _Pragma("GCC unroll 1")
-#endif
 #define VF_FETCH(p) __builtin_prefetch((p), 0, 3)
 #define VF_FETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
 #define VF_FETCH_SOON(p) __builtin_prefetch((p), 0, 2)
@@ -27,7 +21,6 @@
 #else
 #define VF_INLINE static inline
 #endif
-#define VF_NOT_UNROLLED
 #define VF_FETCH(p) ((void)(p))
 #define VF_FETCH_WRITE(p) ((void)(p))
 #define VF_FETCH_SOON(p) ((void)(p))

@@ -55,10 +55,10 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     const char *fetch = pass->ahead;
     int64_t step = pass->step;
     if (fetch == NULL) {
-        const int64_t pitch = rows > 1 ? src[1] - src[0] : ic;
+        const uintptr_t pixel = (uintptr_t)ic * sizeof(float), pitch = (uintptr_t)src[count > 1] - (uintptr_t)src[0];
+        const bool fetches = block->taps == 1 && (count == 1 || pitch == pixel) && pixel % CONV_WAY != 0;
         fetch = (const char *)(block->src[next] + block->channel);
-        step = block->taps == 1 && pitch == ic && pitch * (int64_t)sizeof(float) % CONV_WAY != 0
-                   ? rows * (int64_t)sizeof(float) : 0;
+        step = fetches ? rows * (int64_t)sizeof(float) : 0;
     }
     const float *weights = pass->weights;
     int64_t offset = pass->offset;
@@ -81,7 +81,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             for (int64_t c = 0; c < ic; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];
-                VF_FETCH(fetch);
+                if (!scattered) VF_FETCH(fetch);
                 fetch += step;
                 for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
                 for (int r = 0; r < rows; r++) {

@@ -73,7 +73,7 @@ struct cnn_winograd_kernels {
     void (*diff_weights)(const float *from, int64_t plane, int64_t channels, float *g);
 
     /* m[t * m_stride + o] = (or, with `add`, +=) sum over c < ic of v[t * v_stride + c] * u[c][o] for o < `vectors`
-     * vectors, 1 or 2; u is dense. Fetches as much behind `next`, which it does not read, for the product after it. */
+     * vectors, 1 or 2; u is dense. Fetches as much behind `next`, which it does not read, for the product after it, unless that is NULL. */
     void (*product)(int64_t tiles, int64_t ic, const float *v, int64_t v_stride, const float *u, int vectors, bool add,
                     float *m, int64_t m_stride, const float *next);
 

@@ -320,8 +320,8 @@ static void winograd_diff_weights(const float *from, int64_t plane, int64_t chan
 
 #define WINOGRAD_LINE 16 /* floats in a line of cache */
 
-/* What the next product reads, fetched evenly while this one computes: a line after each `step` in channels. In a burst, memory
- * would be waited for between two spells of arithmetic. */
+/* What the next product reads, fetched evenly while this one computes, a line after each `step` in channels: in a burst, memory
+ * would be waited for between two spells of arithmetic. NULL: it is near already, and not worth breaking the loop. */
 typedef struct winograd_ahead {
     const float *next;
     int64_t step;
@@ -332,15 +332,18 @@ VF_INLINE void winograd_product_tile(const int rows, const int vectors, int64_t 
                                      const float *u, bool add, float *m, int64_t m_stride, winograd_ahead *ahead)
 {
     vf sum[WINOGRAD_ROWS][2];
-    const float *x[WINOGRAD_ROWS], *next = ahead->next;
+    const float *x[WINOGRAD_ROWS];
     for (int r = 0; r < rows; r++) {
         x[r] = v + r * v_stride;
         for (int i = 0; i < vectors; i++) sum[r][i] = add ? vf_load(m + r * m_stride + i * VF_WIDTH) : vf_zero();
     }
     for (int64_t begin = 0, end; begin < ic; begin = end) {
-        end = begin + ahead->step < ic ? begin + ahead->step : ic;
-        VF_FETCH_SOON(next);
-        next += WINOGRAD_LINE;
+        end = ic;
+        if (ahead->next != NULL) {
+            end = begin + ahead->step < ic ? begin + ahead->step : ic;
+            VF_FETCH_SOON(ahead->next);
+            ahead->next += WINOGRAD_LINE;
+        }
         for (int64_t c = begin; c < end; c++) {
             vf w[2];
             for (int i = 0; i < vectors; i++) w[i] = vf_load(u + i * VF_WIDTH);
@@ -353,7 +356,6 @@ VF_INLINE void winograd_product_tile(const int rows, const int vectors, int64_t 
     }
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < vectors; i++) vf_store(m + r * m_stride + i * VF_WIDTH, sum[r][i]);
-    ahead->next = next;
 }
 
 /* Tiles in register tiles of nearly equal height: one of few rows would wait for its own sums. */
