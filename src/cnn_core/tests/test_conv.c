@@ -127,6 +127,12 @@ static const conv_case large_cases[] = {
      .padding = {0, 0, 0, 0}, .groups = 1, .bias = true},
     {.n = 1, .ic = 256, .ih = 7, .iw = 7, .oc = 300, .kh = 1, .kw = 1, .stride = {1, 1}, .dilation = {1, 1},
      .groups = 1, .bias = true},
+    {.n = 2, .ic = 16, .ih = 21, .iw = 30, .oc = 101, .kh = 1, .kw = 1, .stride = {1, 1}, .dilation = {1, 1},
+     .groups = 1, .bias = true}, /* weights that stay near */
+    {.n = 1, .ic = 1024, .ih = 4, .iw = 5, .oc = 40, .kh = 1, .kw = 1, .stride = {1, 1}, .dilation = {1, 1},
+     .groups = 1}, /* pixels in one set of the cache */
+    {.n = 1, .ic = 16, .ih = 440, .iw = 450, .oc = 16, .kh = 3, .kw = 3, .stride = {1, 1}, .dilation = {1, 1},
+     .padding = {1, 1, 1, 1}, .groups = 16}, /* more than the caches hold */
     {.n = 1, .ic = 200, .ih = 5, .iw = 6, .oc = 150, .kh = 3, .kw = 3, .stride = {2, 2}, .dilation = {1, 1},
      .padding = {1, 1, 1, 1}, .groups = 1, .bias = true}, /* more weights than pixels */
     {.transposed = true, .n = 2, .ic = 40, .ih = 14, .iw = 14, .oc = 24, .kh = 4, .kw = 4, .stride = {2, 2},
