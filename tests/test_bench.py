@@ -295,7 +295,9 @@ def tiny(case):
         depthwise = options["groups"] > 1
         c = 5 if depthwise else min(case.shape[1], 6)
         options |= {"oc": c if depthwise else 7, "groups": c if depthwise else 1}
-        return replace(case, shape=(2, c, 10, 10), options=options)
+        # Of 10x10 images, PyTorch 2.13 with AVX2 writes beyond its buffer: the gradient of the weights of a strided 1x1
+        # convolution of six channels-last channels, whose last column no window reaches.
+        return replace(case, shape=(2, c, 11, 11), options=options)
     if case.op == "network":
         return replace(case, shape=(2, *case.shape[1:]))
     if len(case.shape) == 4:

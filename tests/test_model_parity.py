@@ -118,22 +118,37 @@ def test_gradients(name, monkeypatch):
             assert np.abs(gradients[key].grad).max() <= 1e-9 * scale, key
 
 
-def test_the_loss_of_a_resnet_follows():
-    """A few steps of ResNet-18, by the Trainer; the loss falls from 3 to 0.5."""
+def losses_apart(dtype, seed):
+    """How far the losses of a few steps of ResNet-18, by the Trainer, lie from PyTorch's, at most and as a share. They
+    fall from 3 to 0.5."""
     ours, theirs = make_pair("resnet18")
+    if dtype == np.float64:
+        ours.double()
+        theirs.double()
     optimizer = torch.optim.SGD(theirs.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
     trainer = pycnn.Trainer(
         ours, losses.CrossEntropyLoss(), optim.SGD(ours.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
     )
-    # Images on which both decide alike at every ReLU: one that rounding turns moves gradients by 3e-3 at once, in
-    # PyTorch against itself in float64, too.
-    x, targets = normal((8, 3, 32, 32), seed=7), np.arange(8)
+    x, targets = normal((8, 3, 32, 32), dtype, seed=seed), np.arange(8)
+    apart = []
     for _ in range(4):
         optimizer.zero_grad()
         expected = torch.nn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(targets))
         expected.backward()
         optimizer.step()
-        assert trainer.step(x, targets) == pytest.approx(expected.item(), rel=2e-4)
+        apart.append(abs(trainer.step(x, targets) / expected.item() - 1))
+    return max(apart)
+
+
+def test_the_loss_of_a_resnet_follows_in_double():
+    assert losses_apart(np.float64, seed=7) <= 1e-12
+
+
+def test_the_loss_of_a_resnet_follows():
+    """One ReLU that rounding turns moves gradients by 3e-3 at once, in PyTorch against itself in float64, too; on which
+    images that happens hangs on the processor. On most, all decide alike."""
+    apart = sorted(losses_apart(np.float32, seed) for seed in (7, 8, 9, 10, 11))
+    assert apart[2] <= 2e-4, apart
 
 
 STEPS, WINDOW = 50, 10
