@@ -146,9 +146,9 @@ def test_the_loss_of_a_resnet_follows_in_double():
 
 def test_the_loss_of_a_resnet_follows():
     """One ReLU that rounding turns moves gradients by 3e-3 at once, in PyTorch against itself in float64, too; on which
-    images that happens hangs on the processor. On most, all decide alike."""
+    images that happens hangs on the processor. On most, all decide alike, and nowhere more is lost than that."""
     apart = sorted(losses_apart(np.float32, seed) for seed in (7, 8, 9, 10, 11))
-    assert apart[2] <= 2e-4, apart
+    assert apart[2] <= 2e-4 and apart[-1] <= 1e-2, apart
 
 
 STEPS, WINDOW = 50, 10
