@@ -2,7 +2,7 @@
 #include "ukernels/conv.h"
 
 #define CONV_LINE 16 /* floats of a line of cache */
-#define CONV_CLOSE (16 << 10) /* bytes of weights: half a first-level cache */
+#define CONV_CLOSE (256 << 10) /* bytes of weights: half a second-level cache */
 #define CONV_WAY 4096 /* bytes of a way of a first-level cache: lines that lie so far apart crowd one set */
 
 VF_INLINE vf conv_load(const float *from, int lanes)
@@ -36,7 +36,7 @@ typedef struct conv_pass {
     int64_t panels;           /* that a tile computes one after the other */
     int64_t offset, channels; /* of these */
     const char *ahead;        /* the next weights, or NULL */
-    int64_t step;             /* bytes of them that are fetched for each channel of a tile */
+    int64_t step;             /* bytes of them that are fetched for each channel of a tile; or of pixels, for each of its rows */
 } conv_pass;
 
 /* One register tile of `rows` pixels by `vectors` vectors of output channels, for each panel; these and `scattered`, whether
@@ -49,35 +49,30 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     const float *const *src = block->src + first;
     const int64_t ic = block->ic, behind = first + count, last = block->pixels - rows;
     const int64_t next = behind < last ? behind : last < 0 ? 0 : last;
-    /* What is read next is fetched evenly, some bytes for each channel: in a burst, memory would be waited for between two
-     * spells of arithmetic. It is the next weights, or the next tile, if its pixels lie side by side, but not where the lines
-     * of two tiles would drive each other out of one set of the cache. */
-    const char *fetch = pass->ahead;
-    int64_t step = pass->step;
-    if (fetch == NULL) {
-        const uintptr_t pixel = (uintptr_t)ic * sizeof(float), pitch = (uintptr_t)src[count > 1] - (uintptr_t)src[0];
-        const bool fetches = block->taps == 1 && (count == 1 || pitch == pixel) && pixel % CONV_WAY != 0;
-        fetch = (const char *)(block->src[next] + block->channel);
-        step = fetches ? rows * (int64_t)sizeof(float) : 0;
-    }
-    const float *weights = pass->weights;
-    int64_t offset = pass->offset;
-    for (int64_t panel = 0; panel < pass->panels; panel++, offset += 2 * VF_WIDTH) {
-        const int64_t left = pass->channels + pass->offset - offset - (vectors - 1) * VF_WIDTH;
+    const char *fetch = pass->ahead != NULL ? pass->ahead : (const char *)(block->src[next] + block->channel);
+    const int64_t step = pass->ahead != NULL ? pass->step : rows * pass->step;
+    /* What follows lies between the arithmetic of two panels, which it must not delay: all that panels share is found before. */
+    const int64_t taps = block->taps, pixels = block->pixels;
+    const float *const bias = epilogue->bias, *const *const addend = epilogue->addend;
+    const bool clamps = epilogue->clamps;
+    const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
+    float *const *dst = block->dst + first, *const *soon = block->dst + next;
+    const float *x[CNN_CONV_ROWS] = {NULL}, *weights = pass->weights;
+    const int64_t end = pass->offset + pass->channels;
+    for (int64_t offset = pass->offset; offset < end; offset += 2 * VF_WIDTH) {
+        const int64_t left = end - offset - (vectors - 1) * VF_WIDTH;
         const int last_lanes = left < VF_WIDTH ? (int)left : VF_WIDTH;
         vf sum[CNN_CONV_ROWS][2];
         for (int v = 0; v < vectors; v++) {
             const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
-            const vf start =
-                epilogue->bias == NULL ? vf_zero() : conv_load(epilogue->bias + offset + v * VF_WIDTH, lanes);
+            const vf start = bias == NULL ? vf_zero() : conv_load(bias + offset + v * VF_WIDTH, lanes);
             for (int r = 0; r < rows; r++) sum[r][v] = start;
         }
         for (int r = 0; r < rows; r++)
-            for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE)
-                VF_FETCH_WRITE(block->dst[next + conv_tile_row(rows, r, count)] + offset + o);
-        for (int64_t t = 0; t < block->taps; t++) {
-            const float *x[CNN_CONV_ROWS];
-            for (int r = 0; r < rows; r++) x[r] = src[t * block->pixels + conv_tile_row(rows, r, count)] + block->channel;
+            for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE) VF_FETCH_WRITE(soon[conv_tile_row(rows, r, count)] + offset + o);
+        for (int64_t t = 0; t < taps; t++) {
+            if (offset == pass->offset) /* more panels have but one tap */
+                for (int r = 0; r < rows; r++) x[r] = src[t * pixels + conv_tile_row(rows, r, count)] + block->channel;
             for (int64_t c = 0; c < ic; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];
@@ -91,22 +86,19 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
                 weights += vectors * VF_WIDTH;
             }
         }
-        if (epilogue->addend != NULL)
+        if (addend != NULL)
             for (int r = 0; r < rows; r++) {
-                const float *addend = epilogue->addend[first + conv_tile_row(rows, r, count)] + offset;
+                const float *more = addend[first + conv_tile_row(rows, r, count)] + offset;
                 for (int v = 0; v < vectors; v++)
-                    sum[r][v] = vf_add(
-                        sum[r][v], conv_load(addend + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
+                    sum[r][v] = vf_add(sum[r][v], conv_load(more + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
             }
-        if (epilogue->clamps) {
-            const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
+        if (clamps)
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) sum[r][v] = vf_clamp(sum[r][v], low, high);
-        }
         for (int r = 0; r < rows; r++) {
-            float *dst = block->dst[first + conv_tile_row(rows, r, count)] + offset;
+            float *to = dst[conv_tile_row(rows, r, count)] + offset;
             for (int v = 0; v < vectors; v++)
-                conv_store(dst + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
+                conv_store(to + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
         }
     }
     if (pass->ahead != NULL) pass->ahead = fetch;
@@ -117,7 +109,17 @@ VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, conv_
 {
     const int64_t pixels = pass->block->pixels, tiles = (pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
     const int64_t rows = pixels / tiles, higher = pixels % tiles;
-    pass->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
+    /* What is read next is fetched evenly, some bytes for each channel: in a burst, memory would be waited for between two
+     * spells of arithmetic. It is the next weights, or the next tile, if pixels lie side by side, but not where the lines of
+     * two tiles would drive each other out of one set of the cache. */
+    const float *const *src = pass->block->src;
+    const uintptr_t pixel = (uintptr_t)pass->block->ic * sizeof(float);
+    const uintptr_t pitch = pixels == 1 ? pixel : (uintptr_t)src[1] - (uintptr_t)src[0];
+    pass->step = 0;
+    if (pass->ahead != NULL)
+        pass->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
+    else if (pass->block->taps == 1 && pitch == pixel && pixel % CONV_WAY != 0)
+        pass->step = (int64_t)sizeof(float);
     int64_t first = 0;
     for (int64_t tile = 0; tile < tiles; tile++) {
         const int64_t height = rows + (tile < higher);
@@ -141,7 +143,7 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
     const int64_t window = block->taps * block->ic;
     /* Weights that stay in the first-level cache beside a tile's pixels are read for each tile, so that pixels are found, read and
      * written once; of more, each panel is. */
-    const bool close = block->taps == 1 && window * channels * (int64_t)sizeof(float) <= CONV_CLOSE;
+    const bool close = block->taps == 1 && block->weights_end == NULL && window * channels * (int64_t)sizeof(float) <= CONV_CLOSE;
     for (int64_t c = 0, some; c < channels; c += some) {
         const int64_t left = channels - c, wide = (left + VF_WIDTH - 1) / (2 * VF_WIDTH); /* panels of two vectors */
         const int64_t panels = close && wide > 1 ? wide : 1;
