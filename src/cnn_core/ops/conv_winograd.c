@@ -13,7 +13,7 @@ static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
         conv->dilation[0] != 1 || conv->dilation[1] != 1 || conv->direct)
         return false;
     const cnn_winograd_tiles t = cnn_winograd_tiles_of(conv, pass);
-    if (t.ic < 16 || t.oc < 16 || (pass == CNN_CONV_FORWARD && t.count < LEAST_TILES)) return false;
+    if (t.ic < 12 || t.oc < 12 || (pass == CNN_CONV_FORWARD && t.count < LEAST_TILES)) return false;
     const double pairs = (double)t.ic * (double)t.oc, tiles = (double)t.count;
     const double direct = (double)conv->n * (double)t.rows.dst * (double)t.cols.dst * 9.0 * pairs;
     const double winograd = tiles * CNN_WINOGRAD_PLANES * pairs + tiles * 350.0 * (double)(t.ic + t.oc) + 200.0 * pairs;

@@ -29,7 +29,26 @@ static inline vf vf_load_tail_or(const float *p, int n, vf rest)
 {
     return _mm256_blendv_ps(rest, vf_load_tail(p, n), _mm256_castsi256_ps(vf_tail_mask(n)));
 }
-static inline void vf_store_tail(float *p, vf a, int n) { _mm256_maskstore_ps(p, vf_tail_mask(n), a); }
+/* In pieces: AMD's masked stores are microcode, some forty operations each. */
+static inline void vf_store_tail(float *p, vf a, int n)
+{
+    if (n == 8) {
+        _mm256_storeu_ps(p, a);
+        return;
+    }
+    __m128 left = _mm256_castps256_ps128(a);
+    if (n & 4) {
+        _mm_storeu_ps(p, left);
+        left = _mm256_extractf128_ps(a, 1);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)(void *)p, left);
+        left = _mm_movehl_ps(left, left);
+        p += 2;
+    }
+    if (n & 1) _mm_store_ss(p, left);
+}
 
 /* Four floats from p on, and four from p + stride on. */
 static inline vf vf_load_apart(const float *p, int64_t stride)
