@@ -21,7 +21,7 @@
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
 #define TASKS_PER_THREAD 2
 #define LEAST_COLUMNS 32
-#define PART_BYTES (256 << 10)  /* of sums that a task goes over with each block */
+#define PART_BYTES (1 << 20)    /* of sums that a task goes over with each block */
 
 /* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
  * panels read it. */
@@ -83,7 +83,9 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         plan.blocks = plan.strips.count;
         plan.block_pixels = plan.strips.most_pixels;
     } else {
-        const int64_t floats = plan.row_channels * cnn_min_i64(plan.taps, 3) + plan.cols.padded;
+        /* Copied rows are read once and straight through: they need not stay. */
+        const int64_t row_floats = plan.copy && plan.taps == 1 ? 0 : plan.row_channels * cnn_min_i64(plan.taps, 3);
+        const int64_t floats = row_floats + plan.cols.padded;
         plan.blocks = cnn_conv_blocks(plan.pixels, floats, plan.taps);
         plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
     }
@@ -98,7 +100,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
     plan.in_place = plan.pointwise && plan.shares == 1;
     plan.sums_bytes = plan.in_place ? 0 : cnn_size_mul(share_bytes, (size_t)plan.shares);
 
-    /* As many parts as make enough tasks for the threads, or as keep a part's sums in the cache from block to block. Cutting
+    /* As many parts as make enough tasks for the threads, or as keep a part's sums near from block to block. Cutting
      * the columns copies the rows again, if these are copied; cutting the rows packs the columns again, and should leave some
      * rows to do with them: the longer side is cut first. No sum is cut: bits are the same for any number of parts. */
     const int64_t tiles = count_tiles(&plan, plan.taps), most_rows = cnn_max_i64(tiles / 8, 1);
