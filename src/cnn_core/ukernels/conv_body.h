@@ -32,9 +32,8 @@ VF_INLINE int conv_tile_row(const int rows, int r, int64_t count)
 typedef struct conv_pass {
     const cnn_conv_block *block;
     const cnn_conv_epilogue *epilogue;
-    const float *weights;     /* of the first panel */
-    int64_t panels;           /* that a tile computes one after the other */
-    int64_t offset, channels; /* of these */
+    const float *weights;     /* of some panels: a tile computes one after the other */
+    int64_t offset, channels; /* of theirs */
     const char *ahead;        /* the next weights, or NULL */
     int64_t step;             /* bytes of them that are fetched for each channel of a tile; or of pixels, for each of its rows */
 } conv_pass;
@@ -69,7 +68,8 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             for (int r = 0; r < rows; r++) sum[r][v] = start;
         }
         for (int r = 0; r < rows; r++)
-            for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE) VF_FETCH_WRITE(soon[conv_tile_row(rows, r, count)] + offset + o);
+            for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE)
+                VF_FETCH_WRITE(soon[conv_tile_row(rows, r, count)] + offset + o);
         for (int64_t t = 0; t < taps; t++) {
             if (offset == pass->offset) /* more panels have but one tap */
                 for (int r = 0; r < rows; r++) x[r] = src[t * pixels + conv_tile_row(rows, r, count)] + block->channel;
@@ -141,8 +141,8 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
 {
     static const cnn_conv_epilogue none = {.bias = NULL};
     const int64_t window = block->taps * block->ic;
-    /* Weights that stay in the first-level cache beside a tile's pixels are read for each tile, so that pixels are found, read and
-     * written once; of more, each panel is. */
+    /* Weights that stay in the second-level cache are read for each tile, so that pixels are found and read once; of more, or of
+     * such as are brought near themselves, each panel is passed over all tiles. */
     const bool close = block->taps == 1 && block->weights_end == NULL && window * channels * (int64_t)sizeof(float) <= CONV_CLOSE;
     for (int64_t c = 0, some; c < channels; c += some) {
         const int64_t left = channels - c, wide = (left + VF_WIDTH - 1) / (2 * VF_WIDTH); /* panels of two vectors */
@@ -151,7 +151,6 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
         conv_pass pass = {.block = block,
                           .epilogue = epilogue == NULL ? &none : epilogue,
                           .weights = weights + window * c,
-                          .panels = panels,
                           .offset = offset + c,
                           .channels = some};
         const float *behind = weights + window * (c + some);
