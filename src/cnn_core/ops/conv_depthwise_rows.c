@@ -13,6 +13,10 @@
 #define SEEN_BYTES (192 << 10) /* of a strip's src and dst, which somebody wants to see before they leave the cache */
 #define FROM_MEMORY (24 << 20) /* of all images: then no channels are left for later where some are read */
 #define SOME_ROWS 2 /* with all their channels, so that memory is read straight through */
+#define AHEAD 16 /* pixels by which rows are fetched ahead */
+#define FAR_AHEAD 64 /* the same, from memory */
+#define NEAR_BYTES (1 << 20) /* of all images: they are in a cache, and their rows, if short, are not fetched ahead */
+#define NEAR_COLUMNS 16
 #define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
 #define LEAST_SHARE 256 /* pixels of y: clearing a share's sums and adding them up costs as much as some dozens */
 #define MOST_SHARES 16
@@ -23,6 +27,7 @@ typedef struct rows_plan {
     int64_t taps; /* of the kernel */
     int64_t strips, bands, band_rows; /* of an image; rows of the largest */
     int64_t shares;                   /* backward weights: of the rows of all images */
+    int64_t ahead;                    /* pixels by which rows are fetched ahead */
     int64_t some_rows;                /* that are gone over for all channels, then the next */
     size_t axes_bytes, weights_bytes, sums_bytes, kernel_bytes;
     size_t row_bytes; /* of one thread */
@@ -39,9 +44,10 @@ static rows_plan plan_rows(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
         .strips = cnn_max_i64(conv->ic / LINE / STRIP_LINES, 1),
         .axes_bytes = cnn_conv_axes_bytes(conv, pass),
     };
-    const int64_t pixels = conv->n * (conv->ih * conv->iw + conv->oh * conv->ow);
+    const int64_t bytes = conv->n * (conv->ih * conv->iw + conv->oh * conv->ow) * conv->ic * (int64_t)sizeof(float);
+    plan.ahead = bytes >= FROM_MEMORY ? FAR_AHEAD : bytes > NEAR_BYTES || conv->ow > NEAR_COLUMNS ? AHEAD : 0;
     plan.some_rows = cnn_max_i64(conv->ih, conv->oh);
-    if (pass != CNN_CONV_FORWARD && pixels * conv->ic * (int64_t)sizeof(float) >= FROM_MEMORY) {
+    if (bytes >= FROM_MEMORY) {
         plan.strips = 1;
         plan.some_rows = SOME_ROWS;
     }
@@ -225,6 +231,7 @@ static void run_band(void *arg, int64_t task, int32_t thread)
         .first = strip.begin,
         .channels = strip.end - strip.begin,
         .weights_stride = plan->taps * plan->width,
+        .ahead = plan->ahead,
         .bias = epilogue.bias,
         .clamps = epilogue.clamps,
         .low = epilogue.low,
@@ -317,6 +324,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
             .first = strip.begin,
             .channels = strip.end - strip.begin,
             .sums_stride = plan->taps * plan->width,
+            .ahead = plan->ahead,
         };
         call->kernels->depthwise_rows.backward_weights[conv->kw == 5][conv->stride[1] == 2](&part, sums);
     }

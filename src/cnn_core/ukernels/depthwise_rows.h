@@ -26,6 +26,7 @@ typedef struct cnn_depthwise_band {
     int64_t src_w, dst_w, left; /* columns; those of padding */
     int64_t pitch, first, channels;
     int64_t weights_stride; /* from vector to vector */
+    int64_t ahead;          /* pixels by which rows are fetched ahead */
     const float *bias;      /* or NULL */
     bool clamps;            /* to low .. high; NaN stays NaN */
     float low, high;
@@ -49,6 +50,7 @@ typedef struct cnn_depthwise_image {
     const cnn_depthwise_tap *tap; /* by rising offset */
     int64_t pitch, first, channels;
     int64_t sums_stride; /* from vector to vector */
+    int64_t ahead;       /* as above, of diff_dst */
 } cnn_depthwise_image;
 
 /* sums += the sum over rows and columns of src * diff_dst. */

@@ -11,10 +11,9 @@
 /* Channels whose floats fill a cache line: all of it is used before the next row is. */
 #define DEPTHWISE_LINE (VF_WIDTH > 16 ? VF_WIDTH : 16)
 
-/* Pixels of a row by which it is fetched ahead, into the next row at its end. A line of channels of each pixel is all that is
- * read, and some ten pixels fill a page: the hardware does not see far enough. Only rows that were not read for the row of dst
- * before; not at the ends, where an iteration checks; and for 3 columns alone, since code is space in four ISAs. */
-#define DEPTHWISE_AHEAD 16
+/* Rows are fetched ahead, into the next row at their end: a line of channels of each pixel is all that is read, and some ten pixels
+ * fill a page, so the hardware does not see far enough. Only rows that were not read for the row of dst before; not at the ends,
+ * where an iteration checks; and for 3 columns alone, since code is space in four ISAs. */
 
 /* Weights that stay in registers; of more, each is read where it is used. */
 #define DEPTHWISE_HELD (VF_WIDTH == 16 ? 25 : 9)
@@ -30,6 +29,7 @@ typedef struct depthwise_line {
     const float *weights, *addend;
     float *dst;
     int64_t src_w, dst_w, left, pitch;
+    int64_t src_ahead, dst_ahead; /* floats by which they are fetched ahead */
     bool clamps;
     vf start, low, high;
     vf held[DEPTHWISE_WIDEST][DEPTHWISE_WIDEST];
@@ -60,13 +60,13 @@ VF_INLINE void depthwise_roll(const int kw, const int step, const int rows, cons
         if (checked && (column < 0 || column >= line->src_w)) continue;
         for (int r = 0; r < rows; r++) {
             const float *src = line->src[r] + column * line->pitch;
-            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + DEPTHWISE_AHEAD * step * line->pitch);
+            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + line->src_ahead);
             const vf x = vf_load(src);
             for (int s = e; s < kw; s += step)
                 sum[(s - e) / step] = vf_fmadd(x, depthwise_weight(kw, rows, line, r, s), sum[(s - e) / step]);
         }
     }
-    if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + (m + DEPTHWISE_AHEAD) * line->pitch);
+    if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + m * line->pitch + line->dst_ahead);
     if (!checked || m >= lag) depthwise_store(line, m - lag, sum[lag]);
 }
 
@@ -91,13 +91,13 @@ VF_INLINE void depthwise_spread(const int kw, const int rows, const bool checked
     if (!checked || m < line->src_w)
         for (int r = 0; r < rows; r++) {
             const float *src = line->src[r] + m * line->pitch;
-            if (depthwise_fetches(kw, checked) && r + 1 == rows) VF_FETCH(src + DEPTHWISE_AHEAD * line->pitch);
+            if (depthwise_fetches(kw, checked) && r + 1 == rows) VF_FETCH(src + line->src_ahead);
             const vf x = vf_load(src);
             for (int s = 0; s < kw; s++) sum[s] = vf_fmadd(x, depthwise_weight(kw, rows, line, r, s), sum[s]);
         }
     for (int e = 0; e < 2; e++) {
         const int64_t column = 2 * m + e - line->left;
-        if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + (column + 2 * DEPTHWISE_AHEAD) * line->pitch);
+        if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + column * line->pitch + line->dst_ahead);
         if (!checked || (column >= 0 && column < line->dst_w)) depthwise_store(line, column, sum[e]);
     }
     for (int s = 0; s < kw; s++) sum[s] = s + 2 < kw ? sum[s + 2] : line->start;
@@ -128,6 +128,8 @@ VF_INLINE void depthwise_row(const int kw, const int step, const int rows, const
         .dst_w = band->dst_w,
         .left = band->left,
         .pitch = band->pitch,
+        .src_ahead = band->ahead * (step == 2 ? 2 : 1) * band->pitch,
+        .dst_ahead = band->ahead * (step == 0 ? 2 : 1) * band->pitch,
         .clamps = band->clamps,
         .start = band->bias == NULL ? vf_zero() : vf_load(band->bias + c),
         .low = vf_set1(band->low),
@@ -187,6 +189,7 @@ static void depthwise_spread_5(const cnn_depthwise_band *band) { depthwise_rows(
 typedef struct depthwise_pair {
     const float *src, *diff_dst;
     int64_t src_row, src_w, dst_w, left, pitch;
+    int64_t ahead; /* floats by which diff_dst is fetched ahead */
 } depthwise_pair;
 
 /* One iteration, as forward's. dy[d] is column m - d of diff_dst. */
@@ -194,14 +197,14 @@ VF_INLINE void depthwise_sum_roll(const int kw, const int step, const int rows, 
                                   const depthwise_pair *pair, int64_t m, vf *dy, vf (*sum)[DEPTHWISE_WIDEST])
 {
     for (int d = DEPTHWISE_LAG(kw, step); d > 0; d--) dy[d] = dy[d - 1];
-    if (depthwise_fetches(kw, checked)) VF_FETCH(pair->diff_dst + (m + DEPTHWISE_AHEAD) * pair->pitch);
+    if (depthwise_fetches(kw, checked)) VF_FETCH(pair->diff_dst + m * pair->pitch + pair->ahead);
     dy[0] = checked && m >= pair->dst_w ? vf_zero() : vf_load(pair->diff_dst + m * pair->pitch);
     for (int e = 0; e < step; e++) {
         const int64_t column = m * step + e - pair->left;
         if (checked && (column < 0 || column >= pair->src_w)) continue;
         for (int r = 0; r < rows; r++) {
             const float *src = pair->src + r * pair->src_row + column * pair->pitch;
-            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + DEPTHWISE_AHEAD * step * pair->pitch);
+            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + step * pair->ahead);
             const vf x = vf_load(src);
             for (int s = e; s < kw; s += step) sum[r][s] = vf_fmadd(x, dy[(s - e) / step], sum[r][s]);
         }
@@ -221,7 +224,8 @@ VF_INLINE void depthwise_sum_rows(const int kw, const int step, const int rows, 
                            .src_w = image->src_w,
                            .dst_w = image->dst_w,
                            .left = image->left,
-                           .pitch = image->pitch};
+                           .pitch = image->pitch,
+                           .ahead = image->ahead * image->pitch};
     const int64_t inner = depthwise_min((image->left + step - 1) / step, last);
     const int64_t outer = depthwise_min((image->src_w + image->left) / step, image->dst_w);
     for (int64_t i = begin; i < end; i++) {
