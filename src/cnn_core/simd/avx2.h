@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "simd/inline.h"
+
 #define VF_WIDTH 8
 #define VF_REGISTERS 16
 
@@ -29,8 +31,8 @@ static inline vf vf_load_tail_or(const float *p, int n, vf rest)
 {
     return _mm256_blendv_ps(rest, vf_load_tail(p, n), _mm256_castsi256_ps(vf_tail_mask(n)));
 }
-/* In pieces: AMD's masked stores are microcode, some forty operations each. */
-static inline void vf_store_tail(float *p, vf a, int n)
+/* In pieces: masked stores are microcode on AMD, some forty operations each. Once for all, or it would be a hundredth of the wheel. */
+VF_OUTLINE void vf_store_tail(float *p, vf a, int n)
 {
     if (n == 8) {
         _mm256_storeu_ps(p, a);
