@@ -34,7 +34,9 @@ static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
     plan.out = cnn_conv_panels_of(t->oc, kernels);
     plan.sums = PLANES * t->ic * plan.out.padded;
     const size_t share_bytes = cnn_float_bytes(plan.sums);
-    const int64_t fitting = cnn_min_i64(t->count / SHARE_TILES, (int64_t)(SHARES_BYTES / share_bytes));
+    /* An even number, as that of threads mostly is. */
+    const int64_t wanted = t->count / SHARE_TILES, even = wanted + wanted % 2;
+    const int64_t fitting = cnn_min_i64(even, (int64_t)(SHARES_BYTES / share_bytes));
     plan.shares = cnn_max_i64(cnn_min_i64(fitting, MOST_SHARES), 1);
     const int64_t tile_bytes = PLANES * (int64_t)sizeof(float) * (plan.in.padded + plan.out.padded);
     const int64_t most = cnn_max_i64(cnn_min_i64(BLOCK_BYTES / tile_bytes, MOST_TILES), 1);
