@@ -3,6 +3,7 @@
  * VF_INLINE: a function that is inlined into every caller, so that its arguments which are constants there unroll its loops
  * and its small arrays of vectors live in registers.
  * VF_OUTLINE: a function of some length that is called where speed does not count, and is there once.
+ * VF_APART: not inlined, so that the registers are all its own.
  * VF_FETCH, VF_FETCH_WRITE: p's line of cache will be read, or written, in a moment: into the first-level cache with it.
  * VF_FETCH_SOON: it will be read later: into the second-level cache. p may be any address. */
 #ifndef CNN_SIMD_INLINE_H
@@ -10,11 +11,13 @@
 
 #if defined(__GNUC__)
 #define VF_INLINE static inline __attribute__((always_inline))
-#define VF_OUTLINE static __attribute__((noinline, unused))
+#define VF_APART __attribute__((noinline))
+#define VF_OUTLINE static VF_APART __attribute__((unused))
 #define VF_FETCH(p) __builtin_prefetch((p), 0, 3)
 #define VF_FETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
 #define VF_FETCH_SOON(p) __builtin_prefetch((p), 0, 2)
 #else
+#define VF_APART
 #define VF_OUTLINE static inline
 #if defined(_MSC_VER)
 #define VF_INLINE static __forceinline

@@ -35,44 +35,56 @@ typedef struct conv_pass {
     const float *weights;     /* of some panels: a tile computes one after the other */
     int64_t offset, channels; /* of theirs */
     const char *ahead;        /* the next weights, or NULL */
-    int64_t step;             /* bytes of them that are fetched for each channel of a tile; or of pixels, for each of its rows */
+    int64_t step;             /* bytes that the tile fetches for each channel: of them, or of the next pixels */
 } conv_pass;
 
+/* dst = clamp(sums + addend) for a panel of a tile of `count` rows, where there is an addend or where only a part of the last
+ * vector is wanted. */
+VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t count, int vectors, int64_t offset,
+                            const float *sums)
+{
+    const cnn_conv_epilogue *epilogue = pass->epilogue;
+    const float *const *addend = epilogue->addend == NULL ? NULL : epilogue->addend + (dst - pass->block->dst);
+    const int64_t end = pass->offset + pass->channels;
+    const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
+    for (int64_t r = 0; r < count; r++)
+        for (int v = 0; v < vectors; v++, sums += VF_WIDTH) {
+            const int64_t at = offset + v * VF_WIDTH;
+            const int lanes = end - at < VF_WIDTH ? (int)(end - at) : VF_WIDTH;
+            vf sum = vf_load(sums);
+            if (addend != NULL) sum = vf_add(sum, conv_load(addend[r] + at, lanes));
+            if (epilogue->clamps) sum = vf_clamp(sum, low, high);
+            conv_store(dst[r] + at, sum, lanes);
+        }
+}
+
 /* One register tile of `rows` pixels by `vectors` vectors of output channels, for each panel; these and `scattered`, whether
- * the block has offsets, are constants in every caller. The tile is of `count` pixels. */
-VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, conv_pass *pass, int64_t first,
-                                 int64_t count)
+ * the block has offsets, are constants in every caller. The tile is of `count` pixels, from src and dst on; `soon` is where
+ * the next one's results go, and `fetch` what will be read next. */
+VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, conv_pass *pass,
+                                 const float *const *src, float *const *dst, float *const *soon, int64_t count,
+                                 const char *fetch)
 {
     const cnn_conv_block *block = pass->block;
     const cnn_conv_epilogue *epilogue = pass->epilogue;
-    const float *const *src = block->src + first;
-    const int64_t ic = block->ic, behind = first + count, last = block->pixels - rows;
-    const int64_t next = behind < last ? behind : last < 0 ? 0 : last;
-    const char *fetch = pass->ahead != NULL ? pass->ahead : (const char *)(block->src[next] + block->channel);
-    const int64_t step = pass->ahead != NULL ? pass->step : rows * pass->step;
-    /* What follows lies between the arithmetic of two panels, which it must not delay: all that panels share is found before. */
-    const int64_t taps = block->taps, pixels = block->pixels;
-    const float *const bias = epilogue->bias, *const *const addend = epilogue->addend;
-    const bool clamps = epilogue->clamps;
-    const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
-    float *const *dst = block->dst + first, *const *soon = block->dst + next;
-    const float *x[CNN_CONV_ROWS] = {NULL}, *weights = pass->weights;
-    const int64_t end = pass->offset + pass->channels;
+    const int64_t ic = block->ic, step = pass->step, end = pass->offset + pass->channels;
+    const float *weights = pass->weights;
     for (int64_t offset = pass->offset; offset < end; offset += 2 * VF_WIDTH) {
         const int64_t left = end - offset - (vectors - 1) * VF_WIDTH;
         const int last_lanes = left < VF_WIDTH ? (int)left : VF_WIDTH;
         vf sum[CNN_CONV_ROWS][2];
         for (int v = 0; v < vectors; v++) {
-            const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
-            const vf start = bias == NULL ? vf_zero() : conv_load(bias + offset + v * VF_WIDTH, lanes);
+            const float *bias = epilogue->bias + offset + v * VF_WIDTH;
+            const vf start = epilogue->bias == NULL ? vf_zero() : conv_load(bias, v + 1 < vectors ? VF_WIDTH : last_lanes);
             for (int r = 0; r < rows; r++) sum[r][v] = start;
         }
         for (int r = 0; r < rows; r++)
             for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE)
                 VF_FETCH_WRITE(soon[conv_tile_row(rows, r, count)] + offset + o);
-        for (int64_t t = 0; t < taps; t++) {
-            if (offset == pass->offset) /* more panels have but one tap */
-                for (int r = 0; r < rows; r++) x[r] = src[t * pixels + conv_tile_row(rows, r, count)] + block->channel;
+        const float *const *from = src;
+        for (int64_t taps = block->taps; taps > 0; taps--, from += block->pixels) {
+            const float *x[CNN_CONV_ROWS];
+            for (int r = 0; r < rows; r++) x[r] = from[conv_tile_row(rows, r, count)] + block->channel;
             for (int64_t c = 0; c < ic; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];
@@ -86,53 +98,89 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
                 weights += vectors * VF_WIDTH;
             }
         }
-        if (addend != NULL)
-            for (int r = 0; r < rows; r++) {
-                const float *more = addend[first + conv_tile_row(rows, r, count)] + offset;
-                for (int v = 0; v < vectors; v++)
-                    sum[r][v] = vf_add(sum[r][v], conv_load(more + v * VF_WIDTH, v + 1 < vectors ? VF_WIDTH : last_lanes));
-            }
-        if (clamps)
+        /* What is rare is left to a function: each branch and each address here lies between two spells of arithmetic. */
+        if (epilogue->addend != NULL || last_lanes < VF_WIDTH) {
+            float sums[CNN_CONV_ROWS * 2 * VF_WIDTH];
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) vf_store(sums + (r * vectors + v) * VF_WIDTH, sum[r][v]);
+            conv_finish(pass, dst, count, vectors, offset, sums);
+            continue;
+        }
+        if (epilogue->clamps) {
+            const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) sum[r][v] = vf_clamp(sum[r][v], low, high);
+        }
         for (int r = 0; r < rows; r++) {
             float *to = dst[conv_tile_row(rows, r, count)] + offset;
-            for (int v = 0; v < vectors; v++)
-                conv_store(to + v * VF_WIDTH, sum[r][v], v + 1 < vectors ? VF_WIDTH : last_lanes);
+            for (int v = 0; v < vectors; v++) vf_store(to + v * VF_WIDTH, sum[r][v]);
         }
     }
     if (pass->ahead != NULL) pass->ahead = fetch;
 }
 
+/* Each tile is a function of its own, that begins with few pointers: inlined into the loop over tiles, gcc keeps the address of
+ * every row of every table in memory, and moving these took up to 70 cycles between two tiles. */
+typedef void conv_tile_fn(conv_pass *pass, const float *const *src, float *const *dst, float *const *soon, int64_t count,
+                          const char *fetch);
+
+#define CONV_TILE(name, scattered, rows, vectors)                                                                    \
+    static VF_APART void name(conv_pass *pass, const float *const *src, float *const *dst, float *const *soon,      \
+                              int64_t count, const char *fetch)                                                      \
+    {                                                                                                                \
+        conv_forward_tile(scattered, rows, vectors, pass, src, dst, soon, count, fetch);                             \
+    }
+
+CONV_TILE(conv_tile_6x2, false, 6, 2)
+CONV_TILE(conv_tile_5x2, false, 5, 2)
+CONV_TILE(conv_tile_4x2, false, CONV_LEAST, 2)
+CONV_TILE(conv_tile_1x2, false, 1, 2)
+CONV_TILE(conv_tile_6x1, false, 6, 1)
+CONV_TILE(conv_tile_5x1, false, 5, 1)
+CONV_TILE(conv_tile_4x1, false, CONV_LEAST, 1)
+CONV_TILE(conv_tile_1x1, false, 1, 1)
+CONV_TILE(conv_scattered_6x2, true, 6, 2)
+CONV_TILE(conv_scattered_5x2, true, 5, 2)
+CONV_TILE(conv_scattered_4x2, true, CONV_LEAST, 2)
+CONV_TILE(conv_scattered_6x1, true, 6, 1)
+CONV_TILE(conv_scattered_5x1, true, 5, 1)
+CONV_TILE(conv_scattered_4x1, true, CONV_LEAST, 1)
+
+/* By whether they are scattered, vectors, and pixels. Linear layers take a sample at a time. */
+static conv_tile_fn *const conv_tile[2][3][CNN_CONV_ROWS + 1] = {
+    {{NULL},
+     {NULL, conv_tile_1x1, conv_tile_4x1, conv_tile_4x1, conv_tile_4x1, conv_tile_5x1, conv_tile_6x1},
+     {NULL, conv_tile_1x2, conv_tile_4x2, conv_tile_4x2, conv_tile_4x2, conv_tile_5x2, conv_tile_6x2}},
+    {{NULL},
+     {NULL, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_5x1, conv_scattered_6x1},
+     {NULL, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_5x2, conv_scattered_6x2}},
+};
+
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. */
-VF_INLINE void conv_forward_tiles(const bool scattered, const int vectors, conv_pass *pass)
+static void conv_forward_tiles(int vectors, conv_pass *pass)
 {
-    const int64_t pixels = pass->block->pixels, tiles = (pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
+    const cnn_conv_block *block = pass->block;
+    const int64_t pixels = block->pixels, tiles = (pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
     const int64_t rows = pixels / tiles, higher = pixels % tiles;
     /* What is read next is fetched evenly, some bytes for each channel: in a burst, memory would be waited for between two
      * spells of arithmetic. It is the next weights, or the next tile, if pixels lie side by side, but not where the lines of
      * two tiles would drive each other out of one set of the cache. */
-    const float *const *src = pass->block->src;
-    const uintptr_t pixel = (uintptr_t)pass->block->ic * sizeof(float);
-    const uintptr_t pitch = pixels == 1 ? pixel : (uintptr_t)src[1] - (uintptr_t)src[0];
-    pass->step = 0;
-    if (pass->ahead != NULL)
-        pass->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
-    else if (pass->block->taps == 1 && pitch == pixel && pixel % CONV_WAY != 0)
-        pass->step = (int64_t)sizeof(float);
-    int64_t first = 0;
-    for (int64_t tile = 0; tile < tiles; tile++) {
-        const int64_t height = rows + (tile < higher);
-        switch (height) {
-        case 6: conv_forward_tile(scattered, 6, vectors, pass, first, 6); break;
-        case 5: conv_forward_tile(scattered, 5, vectors, pass, first, 5); break;
-        default:
-            if (height == 1 && !scattered) /* linear layers, a sample at a time */
-                conv_forward_tile(false, 1, vectors, pass, first, 1);
-            else
-                conv_forward_tile(scattered, CONV_LEAST, vectors, pass, first, height);
+    const uintptr_t pixel = (uintptr_t)block->ic * sizeof(float);
+    const uintptr_t pitch = pixels == 1 ? pixel : (uintptr_t)block->src[1] - (uintptr_t)block->src[0];
+    const bool fetches = block->taps == 1 && pitch == pixel && pixel % CONV_WAY != 0;
+    for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
+        const int64_t height = rows + (tile < higher), behind = first + height;
+        const int64_t next = behind + height <= pixels ? behind : pixels - height;
+        const char *fetch = pass->ahead;
+        if (fetch != NULL) {
+            pass->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
+        } else {
+            pass->step = fetches ? height * (int64_t)sizeof(float) : 0;
+            fetch = (const char *)(block->src[next] + block->channel);
         }
-        first += height;
+        conv_tile[block->offset != NULL][vectors][height](pass, block->src + first, block->dst + first, block->dst + next,
+                                                          height, fetch);
+        first = behind;
     }
 }
 
@@ -155,17 +203,7 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
                           .channels = some};
         const float *behind = weights + window * (c + some);
         if (block->weights_end != NULL && behind < block->weights_end) pass.ahead = (const char *)behind;
-        if (block->offset != NULL) {
-            if (left > VF_WIDTH)
-                conv_forward_tiles(true, 2, &pass);
-            else
-                conv_forward_tiles(true, 1, &pass);
-        } else {
-            if (left > VF_WIDTH)
-                conv_forward_tiles(false, 2, &pass);
-            else
-                conv_forward_tiles(false, 1, &pass);
-        }
+        conv_forward_tiles(left > VF_WIDTH ? 2 : 1, &pass);
     }
 }
 
