@@ -3,8 +3,8 @@
 
 /* Columns are counted by u = column + left on the side that is padded, so that column j of the other side meets
  * u = j * step + s. An iteration takes the `step` columns u from m * step on, and completes column m - lag of dst. At the
- * ends of a row an iteration checks what lies inside; between them, in an inner loop, it does not. (One loop for both ends
- * makes two copies of an iteration in place of three: these are a fifth of all kernels.) */
+ * ends of a row an iteration checks what lies inside; between them, in a loop of its own with offsets that run along, it does
+ * not. (One loop for both ends makes two copies of an iteration in place of three: these are a fifth of all kernels.) */
 #define DEPTHWISE_WIDEST 5
 #define DEPTHWISE_LAG(kw, step) (((kw) - 1) / (step))
 
@@ -13,7 +13,7 @@
 
 /* Rows are fetched ahead, into the next row at their end: a line of channels of each pixel is all that is read, and some ten pixels
  * fill a page, so the hardware does not see far enough. Only rows that were not read for the row of dst before; not at the ends,
- * where an iteration checks; and for 3 columns alone, since code is space in four ISAs. */
+ * where an iteration checks; and for whole kernels of 3 columns alone, since code is space in four ISAs. */
 
 /* Weights that stay in registers; of more, each is read where it is used. */
 #define DEPTHWISE_HELD (VF_WIDTH == 16 ? 25 : 9)
@@ -21,7 +21,7 @@
 VF_INLINE int64_t depthwise_min(int64_t a, int64_t b) { return a < b ? a : b; }
 VF_INLINE int64_t depthwise_max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-VF_INLINE bool depthwise_fetches(const int kw, const bool checked) { return kw == 3 && !checked; }
+VF_INLINE bool depthwise_fetches(const int kw, const int rows, int64_t ahead) { return kw == 3 && rows == 3 && ahead != 0; }
 
 /* What the iterations along one row share. */
 typedef struct depthwise_line {
@@ -40,37 +40,74 @@ VF_INLINE vf depthwise_weight(const int kw, const int rows, const depthwise_line
     return rows * kw <= DEPTHWISE_HELD ? line->held[r][s] : vf_load(line->weights + (r * kw + s) * VF_WIDTH);
 }
 
-VF_INLINE void depthwise_store(const depthwise_line *line, int64_t column, vf y)
+/* sum[(s - e) / step] += a column of src, `at` floats from where the rows begin, by the weights of every step-th column s from e. */
+VF_INLINE void depthwise_column(const int kw, const int step, const int rows, const int e, const bool fetches,
+                                const depthwise_line *line, const float *const *src, int64_t at, vf *sum)
 {
-    const int64_t at = column * line->pitch;
-    if (line->addend != NULL) y = vf_add(y, vf_load(line->addend + at));
-    if (line->clamps) y = vf_clamp(y, line->low, line->high);
-    vf_store(line->dst + at, y);
+    for (int r = 0; r < rows; r++) {
+        if (fetches && r + step >= rows) VF_FETCH(src[r] + at + line->src_ahead);
+        const vf x = vf_load(src[r] + at);
+        for (int s = e; s < kw; s += step)
+            sum[(s - e) / step] = vf_fmadd(x, depthwise_weight(kw, rows, line, r, s), sum[(s - e) / step]);
+    }
 }
 
-/* One iteration of forward. sum[d] is that of column m - d of dst. */
-VF_INLINE void depthwise_roll(const int kw, const int step, const int rows, const bool checked,
-                              const depthwise_line *line, int64_t m, vf *sum)
+VF_INLINE void depthwise_store(const depthwise_line *line, vf y, const float *addend, float *dst)
 {
-    const int lag = DEPTHWISE_LAG(kw, step);
+    if (addend != NULL) y = vf_add(y, vf_load(addend));
+    if (line->clamps) y = vf_clamp(y, line->low, line->high);
+    vf_store(dst, y);
+}
+
+VF_INLINE const float *depthwise_addend(const depthwise_line *line, int64_t at)
+{
+    return line->addend == NULL ? NULL : line->addend + at;
+}
+
+/* Forward. Before iteration m, sum[d] is that of column m - 1 - d of dst. */
+VF_INLINE void depthwise_shift(const int lag, const depthwise_line *line, vf *sum)
+{
     for (int d = lag; d > 0; d--) sum[d] = sum[d - 1];
     sum[0] = line->start;
-    for (int e = 0; e < step; e++) {
-        const int64_t column = m * step + e - line->left;
-        if (checked && (column < 0 || column >= line->src_w)) continue;
-        for (int r = 0; r < rows; r++) {
-            const float *src = line->src[r] + column * line->pitch;
-            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + line->src_ahead);
-            const vf x = vf_load(src);
-            for (int s = e; s < kw; s += step)
-                sum[(s - e) / step] = vf_fmadd(x, depthwise_weight(kw, rows, line, r, s), sum[(s - e) / step]);
-        }
-    }
-    if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + m * line->pitch + line->dst_ahead);
-    if (!checked || m >= lag) depthwise_store(line, m - lag, sum[lag]);
 }
 
-VF_INLINE void depthwise_forward_line(const int kw, const int step, const int rows, const depthwise_line *line)
+/* Iteration m. */
+VF_INLINE void depthwise_checked(const int kw, const int step, const int rows, const depthwise_line *line, int64_t m, vf *sum)
+{
+    const int lag = DEPTHWISE_LAG(kw, step);
+    depthwise_shift(lag, line, sum);
+    for (int e = 0; e < step; e++) {
+        const int64_t column = m * step + e - line->left;
+        if (column >= 0 && column < line->src_w)
+            depthwise_column(kw, step, rows, e, false, line, line->src, column * line->pitch, sum);
+    }
+    const int64_t at = (m - lag) * line->pitch;
+    if (m >= lag) depthwise_store(line, sum[lag], depthwise_addend(line, at), line->dst + at);
+}
+
+/* Iterations m .. end - 1, all inside. */
+VF_INLINE void depthwise_run(const int kw, const int step, const int rows, const bool fetches, const depthwise_line *line,
+                             int64_t m, int64_t end, vf *sum)
+{
+    const int lag = DEPTHWISE_LAG(kw, step);
+    const int64_t pitch = line->pitch, ahead = lag * pitch + line->dst_ahead;
+    const float *src[DEPTHWISE_WIDEST], *addend = depthwise_addend(line, (m - lag) * pitch);
+    float *dst = line->dst + (m - lag) * pitch;
+    for (int r = 0; r < rows; r++) src[r] = line->src[r] + (m * step - line->left) * pitch;
+    int64_t at = 0;
+    for (int64_t count = end - m; count > 0; count--) {
+        depthwise_shift(lag, line, sum);
+        for (int e = 0; e < step; e++) depthwise_column(kw, step, rows, e, fetches, line, src, at + e * pitch, sum);
+        at += step * pitch;
+        if (fetches) VF_FETCH_WRITE(dst + ahead);
+        depthwise_store(line, sum[lag], addend, dst);
+        if (addend != NULL) addend += pitch;
+        dst += pitch;
+    }
+}
+
+VF_INLINE void depthwise_forward_line(const int kw, const int step, const int rows, const bool fetches,
+                                      const depthwise_line *line)
 {
     const int lag = DEPTHWISE_LAG(kw, step);
     vf sum[DEPTHWISE_WIDEST];
@@ -79,31 +116,47 @@ VF_INLINE void depthwise_forward_line(const int kw, const int step, const int ro
     const int64_t inner = depthwise_min(depthwise_max(lag, (line->left + step - 1) / step), end);
     const int64_t outer = depthwise_min((line->src_w + line->left) / step, end);
     for (int64_t m = 0; m < end; m++) {
-        for (; m >= inner && m < outer; m++) depthwise_roll(kw, step, rows, false, line, m, sum);
-        if (m < end) depthwise_roll(kw, step, rows, true, line, m, sum);
+        if (m == inner && inner < outer) {
+            depthwise_run(kw, step, rows, fetches, line, m, outer, sum);
+            m = outer;
+        }
+        if (m < end) depthwise_checked(kw, step, rows, line, m, sum);
     }
 }
 
-/* One iteration of the transpose of step 2: column m of src. sum[s] is that of u = 2 m + s. */
-VF_INLINE void depthwise_spread(const int kw, const int rows, const bool checked, const depthwise_line *line, int64_t m,
-                                vf *sum)
+/* The transpose of step 2. Before column m of src, sum[s] is that of u = 2 m + s. */
+VF_INLINE void depthwise_spread_shift(const int kw, const depthwise_line *line, vf *sum)
 {
-    if (!checked || m < line->src_w)
-        for (int r = 0; r < rows; r++) {
-            const float *src = line->src[r] + m * line->pitch;
-            if (depthwise_fetches(kw, checked) && r + 1 == rows) VF_FETCH(src + line->src_ahead);
-            const vf x = vf_load(src);
-            for (int s = 0; s < kw; s++) sum[s] = vf_fmadd(x, depthwise_weight(kw, rows, line, r, s), sum[s]);
-        }
-    for (int e = 0; e < 2; e++) {
-        const int64_t column = 2 * m + e - line->left;
-        if (depthwise_fetches(kw, checked)) VF_FETCH_WRITE(line->dst + column * line->pitch + line->dst_ahead);
-        if (!checked || (column >= 0 && column < line->dst_w)) depthwise_store(line, column, sum[e]);
-    }
     for (int s = 0; s < kw; s++) sum[s] = s + 2 < kw ? sum[s + 2] : line->start;
 }
 
-VF_INLINE void depthwise_spread_line(const int kw, const int rows, const depthwise_line *line)
+VF_INLINE void depthwise_spread_checked(const int kw, const int rows, const depthwise_line *line, int64_t m, vf *sum)
+{
+    if (m < line->src_w) depthwise_column(kw, 1, rows, 0, false, line, line->src, m * line->pitch, sum);
+    for (int e = 0; e < 2; e++) {
+        const int64_t column = 2 * m + e - line->left, at = column * line->pitch;
+        if (column >= 0 && column < line->dst_w) depthwise_store(line, sum[e], depthwise_addend(line, at), line->dst + at);
+    }
+    depthwise_spread_shift(kw, line, sum);
+}
+
+/* Columns m .. end - 1 of src; all that they meet lies inside. */
+VF_INLINE void depthwise_spread_run(const int kw, const int rows, const bool fetches, const depthwise_line *line, int64_t m,
+                                    int64_t end, vf *sum)
+{
+    const int64_t pitch = line->pitch;
+    int64_t src_at = m * pitch, dst_at = (2 * m - line->left) * pitch;
+    for (; m < end; m++, src_at += pitch) {
+        depthwise_column(kw, 1, rows, 0, fetches, line, line->src, src_at, sum);
+        for (int e = 0; e < 2; e++, dst_at += pitch) {
+            if (fetches) VF_FETCH_WRITE(line->dst + dst_at + line->dst_ahead);
+            depthwise_store(line, sum[e], depthwise_addend(line, dst_at), line->dst + dst_at);
+        }
+        depthwise_spread_shift(kw, line, sum);
+    }
+}
+
+VF_INLINE void depthwise_spread_line(const int kw, const int rows, const bool fetches, const depthwise_line *line)
 {
     vf sum[DEPTHWISE_WIDEST];
     for (int s = 0; s < kw; s++) sum[s] = line->start;
@@ -111,8 +164,11 @@ VF_INLINE void depthwise_spread_line(const int kw, const int rows, const depthwi
     const int64_t inner = depthwise_min((line->left + 1) / 2, end);
     const int64_t outer = depthwise_min(line->src_w, (line->dst_w + line->left) / 2);
     for (int64_t m = 0; m < end; m++) {
-        for (; m >= inner && m < outer; m++) depthwise_spread(kw, rows, false, line, m, sum);
-        if (m < end) depthwise_spread(kw, rows, true, line, m, sum);
+        if (m == inner && inner < outer) {
+            depthwise_spread_run(kw, rows, fetches, line, m, outer, sum);
+            m = outer;
+        }
+        if (m < end) depthwise_spread_checked(kw, rows, line, m, sum);
     }
 }
 
@@ -140,10 +196,15 @@ VF_INLINE void depthwise_row(const int kw, const int step, const int rows, const
         if (rows * kw <= DEPTHWISE_HELD)
             for (int s = 0; s < kw; s++) line.held[r][s] = vf_load(weights + (r * kw + s) * VF_WIDTH);
     }
-    if (step == 0)
-        depthwise_spread_line(kw, rows, &line);
+    const bool fetches = depthwise_fetches(kw, step == 0 ? 3 : rows, band->ahead);
+    if (step == 0 && fetches)
+        depthwise_spread_line(kw, rows, true, &line);
+    else if (step == 0)
+        depthwise_spread_line(kw, rows, false, &line);
+    else if (fetches)
+        depthwise_forward_line(kw, step, rows, true, &line);
     else
-        depthwise_forward_line(kw, step, rows, &line);
+        depthwise_forward_line(kw, step, rows, false, &line);
 }
 
 /* Channels outermost: what one row of dst has read, the next finds in the first-level cache. */
@@ -185,57 +246,81 @@ static void depthwise_spread_5(const cnn_depthwise_band *band) { depthwise_rows(
  * 16 registers. */
 #define DEPTHWISE_SUMMED_ROWS(kw) ((kw) == 3 ? 3 : 2)
 
-/* Where the sums of some kernel rows come from: rows of src, src_row apart, and a row of diff_dst. */
+/* Where the sums of some kernel rows come from: rows of src, and a row of diff_dst. */
 typedef struct depthwise_pair {
-    const float *src, *diff_dst;
-    int64_t src_row, src_w, dst_w, left, pitch;
+    const float *src[DEPTHWISE_SUMMED_ROWS(3)], *diff_dst;
+    int64_t src_w, dst_w, left, pitch;
     int64_t ahead; /* floats by which diff_dst is fetched ahead */
 } depthwise_pair;
 
-/* One iteration, as forward's. dy[d] is column m - d of diff_dst. */
-VF_INLINE void depthwise_sum_roll(const int kw, const int step, const int rows, const bool checked,
-                                  const depthwise_pair *pair, int64_t m, vf *dy, vf (*sum)[DEPTHWISE_WIDEST])
+/* sum[r][s] += a column of src by the columns of diff_dst that see it by every step-th column s of the kernel from e. dy[d] is
+ * column m - d of diff_dst. */
+VF_INLINE void depthwise_sum_column(const int kw, const int step, const int rows, const int e, const bool fetches,
+                                    const depthwise_pair *pair, int64_t at, const vf *dy, vf (*sum)[DEPTHWISE_WIDEST])
+{
+    for (int r = 0; r < rows; r++) {
+        const float *src = pair->src[r] + at;
+        if (fetches && r + step >= rows) VF_FETCH(src + step * pair->ahead);
+        const vf x = vf_load(src);
+        for (int s = e; s < kw; s += step) sum[r][s] = vf_fmadd(x, dy[(s - e) / step], sum[r][s]);
+    }
+}
+
+VF_INLINE void depthwise_sum_checked(const int kw, const int step, const int rows, const depthwise_pair *pair, int64_t m,
+                                     vf *dy, vf (*sum)[DEPTHWISE_WIDEST])
 {
     for (int d = DEPTHWISE_LAG(kw, step); d > 0; d--) dy[d] = dy[d - 1];
-    if (depthwise_fetches(kw, checked)) VF_FETCH(pair->diff_dst + m * pair->pitch + pair->ahead);
-    dy[0] = checked && m >= pair->dst_w ? vf_zero() : vf_load(pair->diff_dst + m * pair->pitch);
+    dy[0] = m < pair->dst_w ? vf_load(pair->diff_dst + m * pair->pitch) : vf_zero();
     for (int e = 0; e < step; e++) {
         const int64_t column = m * step + e - pair->left;
-        if (checked && (column < 0 || column >= pair->src_w)) continue;
-        for (int r = 0; r < rows; r++) {
-            const float *src = pair->src + r * pair->src_row + column * pair->pitch;
-            if (depthwise_fetches(kw, checked) && r + step >= rows) VF_FETCH(src + step * pair->ahead);
-            const vf x = vf_load(src);
-            for (int s = e; s < kw; s += step) sum[r][s] = vf_fmadd(x, dy[(s - e) / step], sum[r][s]);
-        }
+        if (column >= 0 && column < pair->src_w)
+            depthwise_sum_column(kw, step, rows, e, false, pair, column * pair->pitch, dy, sum);
+    }
+}
+
+/* Iterations m .. end - 1, all inside. */
+VF_INLINE void depthwise_sum_run(const int kw, const int step, const int rows, const bool fetches, const depthwise_pair *pair,
+                                 int64_t m, int64_t end, vf *dy, vf (*sum)[DEPTHWISE_WIDEST])
+{
+    const int64_t pitch = pair->pitch;
+    int64_t src_at = (m * step - pair->left) * pitch, dst_at = m * pitch;
+    for (; m < end; m++, src_at += step * pitch, dst_at += pitch) {
+        for (int d = DEPTHWISE_LAG(kw, step); d > 0; d--) dy[d] = dy[d - 1];
+        if (fetches) VF_FETCH(pair->diff_dst + dst_at + pair->ahead);
+        dy[0] = vf_load(pair->diff_dst + dst_at);
+        for (int e = 0; e < step; e++)
+            depthwise_sum_column(kw, step, rows, e, fetches, pair, src_at + e * pitch, dy, sum);
     }
 }
 
 /* sums += over rows begin .. end - 1 of diff_dst, for `rows` rows of the kernel, all of which see rows inside. */
-VF_INLINE void depthwise_sum_rows(const int kw, const int step, const int rows, const cnn_depthwise_image *image,
-                                  const cnn_depthwise_tap *tap, int64_t begin, int64_t end, int64_t c, float *sums)
+VF_INLINE void depthwise_sum_rows(const int kw, const int step, const int rows, const bool fetches,
+                                  const cnn_depthwise_image *image, const cnn_depthwise_tap *tap, int64_t begin, int64_t end,
+                                  int64_t c, float *sums)
 {
     const int lag = DEPTHWISE_LAG(kw, step);
     vf sum[DEPTHWISE_SUMMED_ROWS(3)][DEPTHWISE_WIDEST];
     for (int r = 0; r < rows; r++)
         for (int s = 0; s < kw; s++) sum[r][s] = vf_zero();
-    const int64_t row = image->src_w * image->pitch, last = image->dst_w + lag;
-    depthwise_pair pair = {.src_row = rows == 1 ? 0 : (tap[1].offset - tap[0].offset) * row,
-                           .src_w = image->src_w,
+    const int64_t pitch = image->pitch, row = image->src_w * pitch, last = image->dst_w + lag;
+    depthwise_pair pair = {.src_w = image->src_w,
                            .dst_w = image->dst_w,
                            .left = image->left,
-                           .pitch = image->pitch,
-                           .ahead = image->ahead * image->pitch};
+                           .pitch = pitch,
+                           .ahead = image->ahead * pitch};
     const int64_t inner = depthwise_min((image->left + step - 1) / step, last);
     const int64_t outer = depthwise_min((image->src_w + image->left) / step, image->dst_w);
     for (int64_t i = begin; i < end; i++) {
-        pair.src = image->src + (i * image->row_step + tap->offset) * row + c;
-        pair.diff_dst = image->diff_dst + i * image->dst_w * image->pitch + c;
+        for (int r = 0; r < rows; r++) pair.src[r] = image->src + (i * image->row_step + tap[r].offset) * row + c;
+        pair.diff_dst = image->diff_dst + i * image->dst_w * pitch + c;
         vf dy[DEPTHWISE_WIDEST];
         for (int d = 0; d <= lag; d++) dy[d] = vf_zero();
         for (int64_t m = 0; m < last; m++) {
-            for (; m >= inner && m < outer; m++) depthwise_sum_roll(kw, step, rows, false, &pair, m, dy, sum);
-            if (m < last) depthwise_sum_roll(kw, step, rows, true, &pair, m, dy, sum);
+            if (m == inner && inner < outer) {
+                depthwise_sum_run(kw, step, rows, fetches, &pair, m, outer, dy, sum);
+                m = outer;
+            }
+            if (m < last) depthwise_sum_checked(kw, step, rows, &pair, m, dy, sum);
         }
     }
     for (int r = 0; r < rows; r++)
@@ -274,9 +359,12 @@ VF_INLINE void depthwise_sums(const int kw, const int step, const cnn_depthwise_
             int64_t r, end;
             next = depthwise_min(depthwise_taps_at(image, i, &r, &end), i + rows);
             for (; r + most <= end; r += most)
-                depthwise_sum_rows(kw, step, most, image, image->tap + r, i, next, c, to);
-            if (most == 3 && end - r == 2) depthwise_sum_rows(kw, step, 2, image, image->tap + r, i, next, c, to);
-            if (end - r == 1) depthwise_sum_rows(kw, step, 1, image, image->tap + r, i, next, c, to);
+                if (depthwise_fetches(kw, most, image->ahead))
+                    depthwise_sum_rows(kw, step, most, true, image, image->tap + r, i, next, c, to);
+                else
+                    depthwise_sum_rows(kw, step, most, false, image, image->tap + r, i, next, c, to);
+            if (most == 3 && end - r == 2) depthwise_sum_rows(kw, step, 2, false, image, image->tap + r, i, next, c, to);
+            if (end - r == 1) depthwise_sum_rows(kw, step, 1, false, image, image->tap + r, i, next, c, to);
         }
     }
 }
