@@ -119,12 +119,12 @@ def test_gradients(name, monkeypatch):
 
 
 def losses_apart(dtype, seed):
-    """How far the losses of a few steps of ResNet-18, by the Trainer, lie from PyTorch's, at most and as a share. They
-    fall from 3 to 0.5."""
+    """How far the losses of a few steps of ResNet-18, by the Trainer, lie from PyTorch's in float64, at most and as a
+    share. They fall from 3 to 0.5."""
     ours, theirs = make_pair("resnet18")
+    theirs.double()
     if dtype == np.float64:
         ours.double()
-        theirs.double()
     optimizer = torch.optim.SGD(theirs.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
     trainer = pycnn.Trainer(
         ours, losses.CrossEntropyLoss(), optim.SGD(ours.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
@@ -133,7 +133,7 @@ def losses_apart(dtype, seed):
     apart = []
     for _ in range(4):
         optimizer.zero_grad()
-        expected = torch.nn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(targets))
+        expected = torch.nn.functional.cross_entropy(theirs(torch.tensor(x).double()), torch.tensor(targets))
         expected.backward()
         optimizer.step()
         apart.append(abs(trainer.step(x, targets) / expected.item() - 1))
@@ -145,8 +145,9 @@ def test_the_loss_of_a_resnet_follows_in_double():
 
 
 def test_the_loss_of_a_resnet_follows():
-    """One ReLU that rounding turns moves gradients by 3e-3 at once, in PyTorch against itself in float64, too; on which
-    images that happens hangs on the processor. On most, all decide alike, and nowhere more is lost than that."""
+    """One ReLU that rounding turns moves gradients by 3e-3 at once; PyTorch's own in float32 end up to 6e-2 from those in
+    float64, on which images hangs on the processor: so float64 is the measure. On most, all decide alike, and nowhere
+    more is lost than that."""
     apart = sorted(losses_apart(np.float32, seed) for seed in (7, 8, 9, 10, 11))
     assert apart[2] <= 2e-4 and apart[-1] <= 1e-2, apart
 

@@ -15,7 +15,7 @@
 static void cpuid(uint32_t leaf, uint32_t out[4])
 {
     int registers[4] = {0};
-    __cpuid(registers, 0);
+    __cpuid(registers, (int)(leaf & 0x80000000u));
     if ((uint32_t)registers[0] >= leaf) __cpuidex(registers, (int)leaf, 0);
     for (int i = 0; i < 4; i++) out[i] = (uint32_t)registers[i];
 }
@@ -76,6 +76,20 @@ static bool has_avx512(void)
 #endif
 
 #endif
+
+#define USUAL_CACHE ((size_t)512 << 10)
+#define MOST_CACHE ((size_t)2 << 20) /* more is shared by cores */
+
+size_t cnn_core_cache(void)
+{
+    size_t bytes = 0;
+#if defined(CNN_HAVE_AVX2)
+    uint32_t leaf[4];
+    cpuid(0x80000006u, leaf);
+    bytes = (size_t)(leaf[2] >> 16) << 10;
+#endif
+    return bytes == 0 ? USUAL_CACHE : bytes < MOST_CACHE ? bytes : MOST_CACHE;
+}
 
 static bool always(void)
 {

@@ -36,6 +36,10 @@ typedef struct cnn_kernels {
 /* The table for this CPU; NULL, with a message, when CNN_FORCE_ISA asks for what is not there. */
 const cnn_kernels *cnn_kernels_get(void);
 
+/* Bytes of a core's second-level cache, or of a common one where the CPU does not tell. Only how work is cut may depend on it, no
+ * result. */
+size_t cnn_core_cache(void);
+
 /* One for each stub in isa/. The build defines CNN_HAVE_ for those that it compiles: all of its architecture. */
 extern const cnn_kernels cnn_kernels_scalar;
 extern const cnn_kernels cnn_kernels_sse2;

@@ -2,10 +2,9 @@
 
 #include <string.h>
 
+#include "cpu/kernels.h"
 #include "graph/passes.h"
 
-/* Bytes of all that lies between the steps of a chain, for one thread: half of a common second-level cache. */
-#define KEPT_BYTES (512 << 10)
 /* A result that is smaller than this, all images together, stays in the second-level caches anyway. */
 #define LEAST_LINK (256 << 10)
 /* Bytes of the parameters of a step: they are read anew for each band. */
@@ -92,16 +91,24 @@ static size_t step_workspace(const cnn_step *step, int64_t most)
     return bytes;
 }
 
-static bool make_chain(const cnn_plan *plan, const int32_t *uses, int32_t s, cnn_chain *chain)
+static bool make_chain(const cnn_plan *plan, const int32_t *uses, size_t cache, int32_t s, cnn_chain *chain)
 {
     if (!has_bands(plan, &plan->graph.steps[s])) return false;
     *chain = (cnn_chain){.first = s, .steps = 1};
     while (chain->steps < CNN_CHAIN_STEPS && links(plan, uses, s + chain->steps - 1)) chain->steps++;
     const cnn_shape *last = result_shape(&plan->graph.steps[s + chain->steps - 1]);
     if (chain->steps < 2 || last->dim[0] * last->dim[2] < LEAST_ROWS) return false;
-    int64_t band = last->dim[2];
-    for (cut(plan, chain, band); chain->kept_bytes > KEPT_BYTES && band > 1; cut(plan, chain, band))
-        band = cnn_ceil_div(band, 2);
+    /* The highest bands with which all that lies between the steps stays in the second-level cache. */
+    int64_t low = 1, high = last->dim[2];
+    while (low < high) {
+        const int64_t band = low + cnn_ceil_div(high - low, 2);
+        cut(plan, chain, band);
+        if (chain->kept_bytes <= cache)
+            low = band;
+        else
+            high = band - 1;
+    }
+    cut(plan, chain, low);
     for (int32_t k = 0; k < chain->steps; k++) {
         const size_t bytes = step_workspace(&plan->graph.steps[s + k], chain->rows[k]);
         if (bytes > chain->step_bytes) chain->step_bytes = bytes;
@@ -113,6 +120,7 @@ cnn_status cnn_plan_chains(cnn_plan *plan)
 {
     const cnn_graph *graph = &plan->graph;
     if (cnn_plan_uses_reference(plan)) return CNN_OK;
+    const size_t cache = cnn_core_cache();
     int32_t *uses = cnn_graph_uses(graph);
     plan->chains = cnn_allocate(&graph->allocator, (size_t)graph->num_steps * sizeof *plan->chains);
     if (uses == NULL || plan->chains == NULL) {
@@ -121,7 +129,7 @@ cnn_status cnn_plan_chains(cnn_plan *plan)
     }
     for (int32_t s = 0; s < graph->num_steps; s++) {
         cnn_chain *chain = &plan->chains[plan->num_chains];
-        if (!make_chain(plan, uses, s, chain)) continue;
+        if (!make_chain(plan, uses, cache, s, chain)) continue;
         for (int32_t k = 0; k < chain->steps; k++) plan->steps[s + k].chain = plan->num_chains;
         s += chain->steps - 1;
         plan->num_chains++;

@@ -45,7 +45,7 @@ static rows_plan plan_rows(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
         .axes_bytes = cnn_conv_axes_bytes(conv, pass),
     };
     const int64_t bytes = conv->n * (conv->ih * conv->iw + conv->oh * conv->ow) * conv->ic * (int64_t)sizeof(float);
-    plan.ahead = bytes >= FROM_MEMORY ? FAR_AHEAD : bytes > NEAR_BYTES || conv->ow > NEAR_COLUMNS ? AHEAD : 0;
+    plan.ahead = bytes >= FROM_MEMORY ? FAR_AHEAD : bytes > NEAR_BYTES ? AHEAD : 0;
     plan.some_rows = cnn_max_i64(conv->ih, conv->oh);
     if (bytes >= FROM_MEMORY) {
         plan.strips = 1;

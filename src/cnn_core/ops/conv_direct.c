@@ -34,8 +34,10 @@ typedef struct direct_plan {
 } direct_plan;
 
 #define FEW_PIXELS 512
+#define FEW_UNITS 16
 #define STRIP_PIXELS 512
 #define MANY_WEIGHTS (1 << 20) /* bytes: more than other data leave of the second-level cache */
+#define FETCHED_WEIGHTS (256 << 10)
 #define TOO_MANY_WEIGHTS (64 << 20)
 #define MOST_PART_PANELS 4
 #define MOST_PIECES (2 * CNN_CONV_TASKS)
@@ -66,6 +68,8 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
         /* The taps of a pixel lie in several rows; those of one row are its neighbours' too. */
         const int64_t floats = plan.ic * plan.groups * cnn_min_i64(plan.taps, 3);
         plan.blocks = cnn_conv_blocks(pixels, floats, plan.taps);
+        /* Of few panels, an odd one would be computed by one of two threads alone. */
+        if (plan.blocks == 1 && plan.units < FEW_UNITS && plan.units % 2 == 1 && pixels >= 4 * CNN_CONV_ROWS) plan.blocks = 2;
         plan.block_pixels = cnn_ceil_div(pixels, plan.blocks);
     }
 
@@ -280,7 +284,7 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
         block.ic = taps * plan->ic;
         block.offset = job->offset;
     }
-    if (job->packed != NULL && plan->weights_bytes >= MANY_WEIGHTS)
+    if (job->packed != NULL && plan->weights_bytes > FETCHED_WEIGHTS)
         block.weights_end = packed + unit_offset(plan, grid, plan->units) - start;
     cnn_conv_epilogue epilogue = job->epilogue;
     if (job->call->addend != NULL) epilogue.addend = scratch->addend;
