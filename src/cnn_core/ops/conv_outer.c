@@ -22,6 +22,7 @@
 #define TASKS_PER_THREAD 2
 #define LEAST_COLUMNS 32
 #define PART_BYTES (1 << 20)    /* of sums that a task goes over with each block */
+#define LEAST_STEP 4            /* bytes: fetching one line again and again takes a third of the time of AVX2's kernel */
 
 /* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
  * panels read it. */
@@ -184,8 +185,9 @@ typedef struct outer_block {
     float *packed;            /* [panels][pixels][panel row] */
     float *tile;              /* [pixels][CNN_CONV_ROWS] */
     const float **tile_rows;  /* into it */
-    const char *fetch; /* what the next block packs */
-    int64_t fetch_bytes;
+    const char *next[2];      /* columns and rows of the next block, to be fetched */
+    int64_t next_bytes[2];
+    int64_t pitch; /* bytes from row to row, if they are copied and neighbours; or 0 */
 } outer_block;
 
 static outer_block take_block(const outer_job *job, int32_t thread)
@@ -303,44 +305,58 @@ static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t inde
     return tile;
 }
 
-/* Adds one block to the part's sums. */
+/* Adds one block to the part's sums. What is read next is fetched on the way, evenly: in a burst, memory would be waited for
+ * between two spells of arithmetic. */
 static void sum_block(const outer_job *job, outer_block *block, int64_t share, int64_t group, int64_t row_part,
                       bool add)
 {
     const outer_plan *plan = job->plan;
     const int64_t tiles = count_tiles(plan, job->taps), last = cnn_split(tiles, plan->row_parts, row_part + 1);
     const int64_t first = cnn_split(tiles, plan->row_parts, row_part);
-    /* Evenly: in a burst, memory would be waited for between two spells of arithmetic. */
-    const int64_t pixels = (last - first) * (block->panel_end - block->panel) * block->pixels;
-    const int64_t step = cnn_ceil_div(block->fetch_bytes, cnn_max_i64(pixels, 1));
-    const char *fetch = block->fetch;
+    const int64_t panels = block->panel_end - block->panel - (block->pitch != 0);
+    const int64_t pixels = cnn_max_i64((last - first) * panels * block->pixels, 1);
+    const int64_t step = cnn_max_i64(cnn_ceil_div(block->next_bytes[0] + block->next_bytes[1], pixels), LEAST_STEP);
+    int64_t fetched = 0;
     for (int64_t index = first; index < last; index++) {
         const outer_tile tile = tile_at(job, block, index);
         const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
         const float *cols = block->packed;
         for (int64_t panel = block->panel; panel < block->panel_end;
              panel++, cols += block->pixels * plan->cols.width) {
+            const int channels = (int)cnn_conv_panel_channels(&plan->cols, panel);
             int64_t stride;
-            float *sums = panel_sums(job, share, group, panel, &stride);
-            job->call->kernels->conv.outer(&outer, cols, (int)cnn_conv_panel_channels(&plan->cols, panel), add, stride,
-                                           fetch, step, sums + tile.row * stride);
-            fetch += step * block->pixels;
+            float *sums = panel_sums(job, share, group, panel, &stride) + tile.row * stride;
+            if (panel == block->panel && block->pitch != 0) { /* the last line of each pixel that the next tile copies */
+                const float *next = block->rows[0] + tile.row + tile.height + CNN_CONV_ROWS - 1;
+                job->call->kernels->conv.outer(&outer, cols, channels, add, stride, (const char *)next, block->pitch, sums);
+                continue;
+            }
+            const char *next = fetched < block->next_bytes[0] ? block->next[0] + fetched
+                                                              : block->next[1] + (fetched - block->next_bytes[0]);
+            job->call->kernels->conv.outer(&outer, cols, channels, add, stride, next, step, sums);
+            fetched += step * block->pixels;
         }
     }
 }
 
-/* Pixels of y that a 1x1 layer of stride 1 packs, or of x, are neighbours in memory, and so are those of y of any. */
+/* Pixels of a 1x1 layer of stride 1 are neighbours in memory, and so are those of y of any. */
 static void fetch_block(const outer_job *job, int64_t index, int64_t end, outer_block *block)
 {
     const outer_plan *plan = job->plan;
     const cnn_conv *conv = job->call->conv;
-    const int64_t channels = plan->pointwise ? conv->ic : conv->oc;
-    const float *cols = plan->pointwise ? job->call->x : job->call->y;
-    block->fetch = (const char *)cols; /* nothing: what is near already */
-    block->fetch_bytes = 0;
-    if (index == end || (plan->pointwise && plan->pixels != conv->n * conv->ih * conv->iw)) return;
-    block->fetch = (const char *)(cols + block_begin(job, index) * channels);
-    block->fetch_bytes = (block_begin(job, index + 1) - block_begin(job, index)) * channels * (int64_t)sizeof(float);
+    const bool dense = plan->taps == 1 && plan->pixels == conv->n * conv->ih * conv->iw;
+    const bool dense_cols = dense || !plan->pointwise, dense_rows = dense || plan->pointwise;
+    const int64_t col_channels = plan->pointwise ? conv->ic : conv->oc, row_channels = plan->pointwise ? conv->oc : conv->ic;
+    const float *cols = plan->pointwise ? job->call->x : job->call->y, *rows = plan->pointwise ? job->call->y : job->call->x;
+    const int64_t begin = block_begin(job, index), pixels = index == end ? 0 : block_begin(job, index + 1) - begin;
+    block->next[0] = (const char *)(cols + begin * col_channels);
+    block->next[1] = (const char *)(rows + begin * row_channels);
+    block->next_bytes[0] = dense_cols ? pixels * col_channels * (int64_t)sizeof(float) : 0;
+    /* Rows that are copied are fetched tile by tile; of others, those that all are this task's own. */
+    block->pitch = plan->copy && dense_rows ? row_channels * (int64_t)sizeof(float) : 0;
+    block->next_bytes[1] = dense_rows && plan->taps == 1 && !plan->copy && plan->groups == 1 && plan->row_parts == 1
+                               ? pixels * row_channels * (int64_t)sizeof(float)
+                               : 0;
 }
 
 static void sum_share(void *arg, int64_t task, int32_t thread)
