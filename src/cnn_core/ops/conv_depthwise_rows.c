@@ -336,7 +336,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
 static void run_rows(const cnn_conv_call *call)
 {
     const rows_plan plan = plan_rows(call->conv, call->pass, call->kernels);
-    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels));
+    const int32_t threads = cnn_useful_threads(call->threads, 1.3 * cnn_conv_work(call->conv, call->kernels));
     rows_job job = {.plan = &plan, .call = call, .weights = call->packed};
     char *cursor = call->workspace;
     cnn_conv_axes_make(call->conv, plan.pass, &cursor, &job.axes);

@@ -25,6 +25,15 @@ static inline vf vf_load_tail(const float *p, int n) { return _mm512_maskz_loadu
 static inline vf vf_load_tail_or(const float *p, int n, vf rest) { return _mm512_mask_loadu_ps(rest, vf_tail_mask(n), p); }
 static inline void vf_store_tail(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, vf_tail_mask(n), a); }
 
+/* Half a vector, for a last one that is no fuller: processors that run a vector as two halves need half the time. */
+#define VF_HALF 8
+typedef __m256 vh;
+static inline vh vh_low(vf a) { return _mm512_castps512_ps256(a); }
+static inline vh vh_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vh_store(float *p, vh a) { _mm256_storeu_ps(p, a); }
+static inline vh vh_fmadd(vh a, vh b, vh c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vh vh_clamp(vh a, vh low, vh high) { return _mm256_min_ps(high, _mm256_max_ps(low, a)); }
+
 /* Four floats each from p, p + stride, p + 2 stride, p + 3 stride on. */
 static inline vf vf_load_apart(const float *p, int64_t stride)
 {

@@ -58,28 +58,45 @@ VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t co
         }
 }
 
-/* One register tile of `rows` pixels by `vectors` vectors of output channels, for each panel; these and `scattered`, whether
- * the block has offsets, are constants in every caller. The tile is of `count` pixels, from src and dst on; `soon` is where
- * the next one's results go, and `fetch` what will be read next. */
-VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, conv_pass *pass,
+/* Other ISAs have no halves: there this is never used. */
+#ifndef VF_HALF
+#define VF_HALF 0
+typedef vf vh;
+#define vh_low(a) (a)
+#define vh_load vf_load
+#define vh_store vf_store
+#define vh_fmadd vf_fmadd
+#define vh_clamp vf_clamp
+#endif
+
+/* One register tile of `rows` pixels by `vectors` vectors of output channels, and half a vector more or not, for each panel;
+ * these and `scattered`, whether the block has offsets, are constants in every caller. The tile is of `count` pixels, from src
+ * and dst on; `soon` is where the next one's results go, and `fetch` what will be read next. */
+VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, const bool half, conv_pass *pass,
                                  const float *const *src, float *const *dst, float *const *soon, int64_t count,
                                  const char *fetch)
 {
     const cnn_conv_block *block = pass->block;
     const cnn_conv_epilogue *epilogue = pass->epilogue;
     const int64_t ic = block->ic, step = pass->step, end = pass->offset + pass->channels;
+    const int all = vectors + half; /* vectors in a row of the panel */
     const float *weights = pass->weights;
     for (int64_t offset = pass->offset; offset < end; offset += 2 * VF_WIDTH) {
-        const int64_t left = end - offset - (vectors - 1) * VF_WIDTH;
-        const int last_lanes = left < VF_WIDTH ? (int)left : VF_WIDTH;
+        const int64_t left = end - offset - (all - 1) * VF_WIDTH;
+        const int whole = half ? VF_HALF : VF_WIDTH, last_lanes = left < whole ? (int)left : whole;
         vf sum[CNN_CONV_ROWS][2];
-        for (int v = 0; v < vectors; v++) {
+        vh rest[CNN_CONV_ROWS];
+        for (int v = 0; v < all; v++) {
             const float *bias = epilogue->bias + offset + v * VF_WIDTH;
-            const vf start = epilogue->bias == NULL ? vf_zero() : conv_load(bias, v + 1 < vectors ? VF_WIDTH : last_lanes);
-            for (int r = 0; r < rows; r++) sum[r][v] = start;
+            const vf start = epilogue->bias == NULL ? vf_zero() : conv_load(bias, v + 1 < all ? VF_WIDTH : last_lanes);
+            for (int r = 0; r < rows; r++)
+                if (v < vectors)
+                    sum[r][v] = start;
+                else
+                    rest[r] = vh_low(start);
         }
         for (int r = 0; r < rows; r++)
-            for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE)
+            for (int o = 0; o < all * VF_WIDTH; o += CONV_LINE)
                 VF_FETCH_WRITE(soon[conv_tile_row(rows, r, count)] + offset + o);
         const float *const *from = src;
         for (int64_t taps = block->taps; taps > 0; taps--, from += block->pixels) {
@@ -88,32 +105,41 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             for (int64_t c = 0; c < ic; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];
+                vh narrow;
                 if (!scattered) VF_FETCH(fetch);
                 fetch += step;
                 for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
+                if (half) narrow = vh_load(weights + vectors * VF_WIDTH);
                 for (int r = 0; r < rows; r++) {
                     const vf value = vf_set1(x[r][at]);
                     for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
+                    if (half) rest[r] = vh_fmadd(vh_low(value), narrow, rest[r]);
                 }
-                weights += vectors * VF_WIDTH;
+                weights += all * VF_WIDTH;
             }
         }
         /* What is rare is left to a function: each branch and each address here lies between two spells of arithmetic. */
-        if (epilogue->addend != NULL || last_lanes < VF_WIDTH) {
+        if (epilogue->addend != NULL || last_lanes < whole) {
             float sums[CNN_CONV_ROWS * 2 * VF_WIDTH];
-            for (int r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++) vf_store(sums + (r * vectors + v) * VF_WIDTH, sum[r][v]);
-            conv_finish(pass, dst, count, vectors, offset, sums);
+            for (int r = 0; r < rows; r++) {
+                float *to = sums + r * all * VF_WIDTH;
+                for (int v = 0; v < all; v++) vf_store(to + v * VF_WIDTH, v < vectors ? sum[r][v] : vf_zero());
+                if (half) vh_store(to + vectors * VF_WIDTH, rest[r]);
+            }
+            conv_finish(pass, dst, count, all, offset, sums);
             continue;
         }
         if (epilogue->clamps) {
             const vf low = vf_set1(epilogue->low), high = vf_set1(epilogue->high);
-            for (int r = 0; r < rows; r++)
+            for (int r = 0; r < rows; r++) {
                 for (int v = 0; v < vectors; v++) sum[r][v] = vf_clamp(sum[r][v], low, high);
+                if (half) rest[r] = vh_clamp(rest[r], vh_low(low), vh_low(high));
+            }
         }
         for (int r = 0; r < rows; r++) {
             float *to = dst[conv_tile_row(rows, r, count)] + offset;
             for (int v = 0; v < vectors; v++) vf_store(to + v * VF_WIDTH, sum[r][v]);
+            if (half) vh_store(to + vectors * VF_WIDTH, rest[r]);
         }
     }
     if (pass->ahead != NULL) pass->ahead = fetch;
@@ -124,40 +150,54 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
 typedef void conv_tile_fn(conv_pass *pass, const float *const *src, float *const *dst, float *const *soon, int64_t count,
                           const char *fetch);
 
-#define CONV_TILE(name, scattered, rows, vectors)                                                                    \
+#define CONV_TILE(name, scattered, rows, vectors, half)                                                              \
     static VF_APART void name(conv_pass *pass, const float *const *src, float *const *dst, float *const *soon,      \
                               int64_t count, const char *fetch)                                                      \
     {                                                                                                                \
-        conv_forward_tile(scattered, rows, vectors, pass, src, dst, soon, count, fetch);                             \
+        conv_forward_tile(scattered, rows, vectors, half, pass, src, dst, soon, count, fetch);                       \
     }
 
-CONV_TILE(conv_tile_6x2, false, 6, 2)
-CONV_TILE(conv_tile_5x2, false, 5, 2)
-CONV_TILE(conv_tile_4x2, false, CONV_LEAST, 2)
-CONV_TILE(conv_tile_1x2, false, 1, 2)
-CONV_TILE(conv_tile_6x1, false, 6, 1)
-CONV_TILE(conv_tile_5x1, false, 5, 1)
-CONV_TILE(conv_tile_4x1, false, CONV_LEAST, 1)
-CONV_TILE(conv_tile_1x1, false, 1, 1)
-CONV_TILE(conv_scattered_6x2, true, 6, 2)
-CONV_TILE(conv_scattered_5x2, true, 5, 2)
-CONV_TILE(conv_scattered_4x2, true, CONV_LEAST, 2)
-CONV_TILE(conv_scattered_6x1, true, 6, 1)
-CONV_TILE(conv_scattered_5x1, true, 5, 1)
-CONV_TILE(conv_scattered_4x1, true, CONV_LEAST, 1)
+CONV_TILE(conv_tile_6x2, false, 6, 2, false)
+CONV_TILE(conv_tile_5x2, false, 5, 2, false)
+CONV_TILE(conv_tile_4x2, false, CONV_LEAST, 2, false)
+CONV_TILE(conv_tile_1x2, false, 1, 2, false)
+CONV_TILE(conv_tile_6x1, false, 6, 1, false)
+CONV_TILE(conv_tile_5x1, false, 5, 1, false)
+CONV_TILE(conv_tile_4x1, false, CONV_LEAST, 1, false)
+CONV_TILE(conv_tile_1x1, false, 1, 1, false)
+CONV_TILE(conv_scattered_6x2, true, 6, 2, false)
+CONV_TILE(conv_scattered_5x2, true, 5, 2, false)
+CONV_TILE(conv_scattered_4x2, true, CONV_LEAST, 2, false)
+CONV_TILE(conv_scattered_6x1, true, 6, 1, false)
+CONV_TILE(conv_scattered_5x1, true, 5, 1, false)
+CONV_TILE(conv_scattered_4x1, true, CONV_LEAST, 1, false)
+#if VF_HALF > 0
+CONV_TILE(conv_half_6x1, false, 6, 1, true)
+CONV_TILE(conv_half_5x1, false, 5, 1, true)
+CONV_TILE(conv_half_4x1, false, CONV_LEAST, 1, true)
+#endif
 
-/* By whether they are scattered, vectors, and pixels. Linear layers take a sample at a time. */
-static conv_tile_fn *const conv_tile[2][3][CNN_CONV_ROWS + 1] = {
-    {{NULL},
-     {NULL, conv_tile_1x1, conv_tile_4x1, conv_tile_4x1, conv_tile_4x1, conv_tile_5x1, conv_tile_6x1},
-     {NULL, conv_tile_1x2, conv_tile_4x2, conv_tile_4x2, conv_tile_4x2, conv_tile_5x2, conv_tile_6x2}},
-    {{NULL},
-     {NULL, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_5x1, conv_scattered_6x1},
-     {NULL, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_5x2, conv_scattered_6x2}},
+enum { CONV_ONE, CONV_HALF, CONV_TWO, CONV_KINDS }; /* a panel of one vector, of half a vector more, of two */
+
+/* By whether they are scattered, kind, and pixels. Linear layers take a sample at a time. */
+static conv_tile_fn *const conv_tile[2][CONV_KINDS][CNN_CONV_ROWS + 1] = {
+    {
+        [CONV_ONE] = {NULL, conv_tile_1x1, conv_tile_4x1, conv_tile_4x1, conv_tile_4x1, conv_tile_5x1, conv_tile_6x1},
+#if VF_HALF > 0
+        [CONV_HALF] = {NULL, conv_half_4x1, conv_half_4x1, conv_half_4x1, conv_half_4x1, conv_half_5x1, conv_half_6x1},
+#endif
+        [CONV_TWO] = {NULL, conv_tile_1x2, conv_tile_4x2, conv_tile_4x2, conv_tile_4x2, conv_tile_5x2, conv_tile_6x2},
+    },
+    {
+        [CONV_ONE] = {NULL, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1,
+                      conv_scattered_5x1, conv_scattered_6x1},
+        [CONV_TWO] = {NULL, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2,
+                      conv_scattered_5x2, conv_scattered_6x2},
+    },
 };
 
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. */
-static void conv_forward_tiles(int vectors, conv_pass *pass)
+static void conv_forward_tiles(int kind, conv_pass *pass)
 {
     const cnn_conv_block *block = pass->block;
     const int64_t pixels = block->pixels, tiles = (pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
@@ -173,13 +213,13 @@ static void conv_forward_tiles(int vectors, conv_pass *pass)
         const int64_t next = behind + height <= pixels ? behind : pixels - height;
         const char *fetch = pass->ahead;
         if (fetch != NULL) {
-            pass->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
+            pass->step = (kind == CONV_ONE ? 1 : 2) * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
         } else {
             pass->step = fetches ? height * (int64_t)sizeof(float) : 0;
             fetch = (const char *)(block->src[next] + block->channel);
         }
-        conv_tile[block->offset != NULL][vectors][height](pass, block->src + first, block->dst + first, block->dst + next,
-                                                          height, fetch);
+        conv_tile[block->offset != NULL][kind][height](pass, block->src + first, block->dst + first, block->dst + next, height,
+                                                       fetch);
         first = behind;
     }
 }
@@ -192,8 +232,10 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
     /* Weights that stay in the second-level cache are read for each tile, so that pixels are found and read once; of more, or of
      * such as are brought near themselves, each panel is passed over all tiles. */
     const bool close = block->taps == 1 && block->weights_end == NULL && window * channels * (int64_t)sizeof(float) <= CONV_CLOSE;
+    /* A panel of so many channels does with less than two vectors. */
+    const int64_t narrow = block->offset == NULL ? VF_WIDTH + VF_HALF : VF_WIDTH;
     for (int64_t c = 0, some; c < channels; c += some) {
-        const int64_t left = channels - c, wide = (left + VF_WIDTH - 1) / (2 * VF_WIDTH); /* panels of two vectors */
+        const int64_t left = channels - c, wide = (left + 2 * VF_WIDTH - 1 - narrow) / (2 * VF_WIDTH); /* panels of two */
         const int64_t panels = close && wide > 1 ? wide : 1;
         some = panels * 2 * VF_WIDTH < left ? panels * 2 * VF_WIDTH : left;
         conv_pass pass = {.block = block,
@@ -203,7 +245,7 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
                           .channels = some};
         const float *behind = weights + window * (c + some);
         if (block->weights_end != NULL && behind < block->weights_end) pass.ahead = (const char *)behind;
-        conv_forward_tiles(left > VF_WIDTH ? 2 : 1, &pass);
+        conv_forward_tiles(left <= VF_WIDTH ? CONV_ONE : left <= narrow ? CONV_HALF : CONV_TWO, &pass);
     }
 }
 
