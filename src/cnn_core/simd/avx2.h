@@ -31,13 +31,9 @@ static inline vf vf_load_tail_or(const float *p, int n, vf rest)
 {
     return _mm256_blendv_ps(rest, vf_load_tail(p, n), _mm256_castsi256_ps(vf_tail_mask(n)));
 }
-/* In pieces: masked stores are microcode on AMD, some forty operations each. Once for all, or it would be a hundredth of the wheel. */
-VF_OUTLINE void vf_store_tail(float *p, vf a, int n)
+/* In pieces: masked stores are microcode on AMD, some forty operations each. */
+static inline void vf_store_part(float *p, vf a, int n)
 {
-    if (n == 8) {
-        _mm256_storeu_ps(p, a);
-        return;
-    }
     __m128 left = _mm256_castps256_ps128(a);
     if (n & 4) {
         _mm_storeu_ps(p, left);
@@ -50,6 +46,14 @@ VF_OUTLINE void vf_store_tail(float *p, vf a, int n)
         p += 2;
     }
     if (n & 1) _mm_store_ss(p, left);
+}
+/* Once for all, or it would be a hundredth of the wheel. */
+VF_OUTLINE void vf_store_tail(float *p, vf a, int n)
+{
+    if (n == 8)
+        _mm256_storeu_ps(p, a);
+    else
+        vf_store_part(p, a, n);
 }
 
 /* Four floats from p on, and four from p + stride on. */

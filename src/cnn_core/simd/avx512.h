@@ -24,6 +24,7 @@ static inline void vf_stream_end(void) { _mm_sfence(); }
 static inline vf vf_load_tail(const float *p, int n) { return _mm512_maskz_loadu_ps(vf_tail_mask(n), p); }
 static inline vf vf_load_tail_or(const float *p, int n, vf rest) { return _mm512_mask_loadu_ps(rest, vf_tail_mask(n), p); }
 static inline void vf_store_tail(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, vf_tail_mask(n), a); }
+#define vf_store_part vf_store_tail
 
 /* Half a vector, for a last one that is no fuller: processors that run a vector as two halves need half the time. */
 #define VF_HALF 8

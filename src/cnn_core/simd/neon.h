@@ -34,6 +34,7 @@ static inline void vf_store_tail(float *p, vf a, int n)
     if (n > 2) vst1q_lane_f32(p + 2, a, 2);
     if (n > 3) vst1q_lane_f32(p + 3, a, 3);
 }
+#define vf_store_part vf_store_tail
 
 static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)
 {

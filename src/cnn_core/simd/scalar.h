@@ -29,6 +29,8 @@ static inline void vf_store_tail(float *p, vf a, int n)
 {
     if (n > 0) *p = a;
 }
+/* The same for less than a vector, inlined. */
+#define vf_store_part vf_store_tail
 
 /* to[r * row + c] = p[c * stride + r], r < 4, c < VF_WIDTH: four rows of a matrix turned around. */
 static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)

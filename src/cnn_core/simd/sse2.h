@@ -42,6 +42,7 @@ VF_OUTLINE void vf_store_tail(float *p, vf a, int n)
     if (n > 1) _mm_store_ss(p + 1, _mm_shuffle_ps(a, a, 1));
     if (n > 2) _mm_store_ss(p + 2, _mm_shuffle_ps(a, a, 2));
 }
+#define vf_store_part vf_store_tail
 
 static inline void vf_turn4(const float *p, int64_t stride, float *to, int64_t row)
 {

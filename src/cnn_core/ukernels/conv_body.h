@@ -38,8 +38,13 @@ typedef struct conv_pass {
     int64_t step;             /* bytes that the tile fetches for each channel: of them, or of the next pixels */
 } conv_pass;
 
-/* dst = clamp(sums + addend) for a panel of a tile of `count` rows, where there is an addend or where only a part of the last
- * vector is wanted. */
+/* dst = the first lanes of a vector for each of `count` rows. */
+VF_OUTLINE void conv_store_part(float *const *dst, int64_t offset, int64_t count, int lanes, const float *sums)
+{
+    for (int64_t r = 0; r < count; r++, sums += VF_WIDTH) vf_store_part(dst[r] + offset, vf_load(sums), lanes);
+}
+
+/* dst = clamp(sums + addend) for a panel of a tile of `count` rows. */
 VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t count, int vectors, int64_t offset,
                             const float *sums)
 {
@@ -118,8 +123,8 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
                 weights += all * VF_WIDTH;
             }
         }
-        /* What is rare is left to a function: each branch and each address here lies between two spells of arithmetic. */
-        if (epilogue->addend != NULL || last_lanes < whole) {
+        /* What is rare is left to functions: each branch and each address here lies between two spells of arithmetic. */
+        if (epilogue->addend != NULL) {
             float sums[CNN_CONV_ROWS * 2 * VF_WIDTH];
             for (int r = 0; r < rows; r++) {
                 float *to = sums + r * all * VF_WIDTH;
@@ -135,6 +140,17 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
                 for (int v = 0; v < vectors; v++) sum[r][v] = vf_clamp(sum[r][v], low, high);
                 if (half) rest[r] = vh_clamp(rest[r], vh_low(low), vh_low(high));
             }
+        }
+        if (last_lanes < whole) {
+            float last[CNN_CONV_ROWS * VF_WIDTH];
+            for (int r = 0; r < rows; r++) {
+                float *to = dst[conv_tile_row(rows, r, count)] + offset;
+                for (int v = 0; v < all - 1; v++) vf_store(to + v * VF_WIDTH, sum[r][v]);
+                vf_store(last + r * VF_WIDTH, half ? vf_zero() : sum[r][vectors - 1]);
+                if (half) vh_store(last + r * VF_WIDTH, rest[r]);
+            }
+            conv_store_part(dst, offset + (all - 1) * VF_WIDTH, count, last_lanes, last);
+            continue;
         }
         for (int r = 0; r < rows; r++) {
             float *to = dst[conv_tile_row(rows, r, count)] + offset;
