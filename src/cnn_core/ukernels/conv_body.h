@@ -85,15 +85,15 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     const cnn_conv_epilogue *epilogue = pass->epilogue;
     const int64_t ic = block->ic, step = pass->step, end = pass->offset + pass->channels;
     const int all = vectors + half; /* vectors in a row of the panel */
-    const float *weights = pass->weights;
+    const float *weights = pass->weights, *const bias = epilogue->bias;
     for (int64_t offset = pass->offset; offset < end; offset += 2 * VF_WIDTH) {
         const int64_t left = end - offset - (all - 1) * VF_WIDTH;
         const int whole = half ? VF_HALF : VF_WIDTH, last_lanes = left < whole ? (int)left : whole;
         vf sum[CNN_CONV_ROWS][2];
         vh rest[CNN_CONV_ROWS];
         for (int v = 0; v < all; v++) {
-            const float *bias = epilogue->bias + offset + v * VF_WIDTH;
-            const vf start = epilogue->bias == NULL ? vf_zero() : conv_load(bias, v + 1 < all ? VF_WIDTH : last_lanes);
+            const int lanes = v + 1 < all ? VF_WIDTH : last_lanes;
+            const vf start = bias == NULL ? vf_zero() : conv_load(bias + offset + v * VF_WIDTH, lanes);
             for (int r = 0; r < rows; r++)
                 if (v < vectors)
                     sum[r][v] = start;
@@ -110,11 +110,10 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             for (int64_t c = 0; c < ic; c++) {
                 const int64_t at = scattered ? block->offset[c] : c;
                 vf w[2];
-                vh narrow;
                 if (!scattered) VF_FETCH(fetch);
                 fetch += step;
                 for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
-                if (half) narrow = vh_load(weights + vectors * VF_WIDTH);
+                const vh narrow = vh_load(weights + (half ? vectors * VF_WIDTH : 0));
                 for (int r = 0; r < rows; r++) {
                     const vf value = vf_set1(x[r][at]);
                     for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
