@@ -15,8 +15,8 @@
 #define SOME_ROWS 2 /* with all their channels, so that memory is read straight through */
 #define AHEAD 16 /* pixels by which rows are fetched ahead */
 #define FAR_AHEAD 64 /* the same, from memory */
-#define NEAR_BYTES (1 << 20) /* of all images: they are in a cache, and their rows, if short, are not fetched ahead */
-#define NEAR_COLUMNS 16
+#define NEAR_BYTES (1 << 20) /* of all images: they are in a cache, and their rows are not fetched ahead */
+#define WORK 1.3 /* times what cnn_conv_work counts: it knows the speed of products of matrices */
 #define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
 #define LEAST_SHARE 256 /* pixels of y: clearing a share's sums and adding them up costs as much as some dozens */
 #define MOST_SHARES 16
@@ -336,7 +336,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
 static void run_rows(const cnn_conv_call *call)
 {
     const rows_plan plan = plan_rows(call->conv, call->pass, call->kernels);
-    const int32_t threads = cnn_useful_threads(call->threads, 1.3 * cnn_conv_work(call->conv, call->kernels));
+    const int32_t threads = cnn_useful_threads(call->threads, WORK * cnn_conv_work(call->conv, call->kernels));
     rows_job job = {.plan = &plan, .call = call, .weights = call->packed};
     char *cursor = call->workspace;
     cnn_conv_axes_make(call->conv, plan.pass, &cursor, &job.axes);

@@ -34,10 +34,10 @@ typedef struct direct_plan {
 } direct_plan;
 
 #define FEW_PIXELS 512
-#define FEW_UNITS 16
+#define FEW_UNITS 16 /* of which one more or less is seen in the time */
 #define STRIP_PIXELS 512
 #define MANY_WEIGHTS (1 << 20) /* bytes: more than other data leave of the second-level cache */
-#define FETCHED_WEIGHTS (256 << 10)
+#define FETCHED_WEIGHTS (256 << 10) /* above: they come from beyond the second-level cache, and are fetched ahead */
 #define TOO_MANY_WEIGHTS (64 << 20)
 #define MOST_PART_PANELS 4
 #define MOST_PIECES (2 * CNN_CONV_TASKS)
