@@ -1,19 +1,19 @@
 /* The gradient of the weights by Winograd, for few channels: a task sums a share of the tiles through all planes.
  *
- * With few channels the 36 planes of sums fit in a core's second-level cache, beside the transforms of some dozens of
+ * With few channels the planes of sums fit in a core's second-level cache, beside the transforms of some dozens of
  * tiles. So nothing that is transformed ever leaves it, where winograd_gradient.c passes a chunk of tiles from all cores to
  * all cores. Shares are added in order at the end. */
 #include "ops/conv_geometry.h"
 #include "ops/winograd.h"
 #include "ops/winograd_fetch.h"
 
-#define PLANES CNN_WINOGRAD_PLANES
+#define FILTER CNN_WINOGRAD_FILTER
 #define CHANNELS_PER_TASK 8 /* whose filters are added */
 #define MOST_SUMS (640 << 10)   /* bytes of a share's sums */
 #define BLOCK_BYTES (256 << 10) /* of the transforms of a block of tiles */
 #define MOST_TILES 48
 #define MOST_SHARES 16
-#define SHARE_TILES 64         /* fewer would not pay for adding up their sums */
+#define SHARE_PLANES (64 * 36)  /* fewer, of all its tiles, would not pay for adding up its sums */
 #define SHARES_BYTES (8 << 20) /* of all shares together */
 
 typedef struct shares_plan {
@@ -32,22 +32,22 @@ static shares_plan plan_shares(const cnn_conv *conv, const cnn_kernels *kernels)
     const cnn_winograd_tiles *t = &plan.tiles;
     plan.in = cnn_conv_panels_of(t->ic, kernels);
     plan.out = cnn_conv_panels_of(t->oc, kernels);
-    plan.sums = PLANES * t->ic * plan.out.padded;
+    plan.sums = FILTER * t->ic * plan.out.padded;
     const size_t share_bytes = cnn_float_bytes(plan.sums);
     /* An even number, as that of threads mostly is. */
-    const int64_t wanted = t->count / SHARE_TILES, even = wanted + wanted % 2;
+    const int64_t wanted = t->count * t->layout->planes / SHARE_PLANES, even = wanted + wanted % 2;
     const int64_t fitting = cnn_min_i64(even, (int64_t)(SHARES_BYTES / share_bytes));
     plan.shares = cnn_max_i64(cnn_min_i64(fitting, MOST_SHARES), 1);
-    const int64_t tile_bytes = PLANES * (int64_t)sizeof(float) * (plan.in.padded + plan.out.padded);
+    const int64_t tile_bytes = t->layout->planes * (int64_t)sizeof(float) * (plan.in.padded + plan.out.padded);
     const int64_t most = cnn_max_i64(cnn_min_i64(BLOCK_BYTES / tile_bytes, MOST_TILES), 1);
     const int64_t share_tiles = cnn_ceil_div(t->count, plan.shares);
     plan.block_tiles = cnn_ceil_div(share_tiles, cnn_ceil_div(share_tiles, most));
     plan.v_plane = cnn_winograd_stride(plan.block_tiles * plan.in.count * plan.in.width);
     plan.d_plane = cnn_winograd_stride(plan.block_tiles * plan.out.count * plan.out.width);
     plan.sums_bytes = cnn_size_mul(share_bytes, (size_t)plan.shares);
-    plan.v_bytes = cnn_float_bytes(PLANES * plan.v_plane);
-    plan.d_bytes = cnn_float_bytes(PLANES * plan.d_plane);
-    plan.filter_bytes = cnn_float_bytes(PLANES * CHANNELS_PER_TASK * plan.out.padded) + cnn_winograd_filters_bytes(conv);
+    plan.v_bytes = cnn_float_bytes(t->layout->planes * plan.v_plane);
+    plan.d_bytes = cnn_float_bytes(t->layout->planes * plan.d_plane);
+    plan.filter_bytes = cnn_float_bytes(FILTER * CHANNELS_PER_TASK * plan.out.padded) + cnn_winograd_filters_bytes(conv);
     return plan;
 }
 
@@ -66,7 +66,7 @@ static size_t shares_workspace(const cnn_conv *conv, cnn_conv_pass pass, const c
 typedef struct shares_job {
     const shares_plan *plan;
     const cnn_conv_call *call;
-    float *sums; /* [shares][PLANES][ic][padded oc] */
+    float *sums; /* [shares][FILTER][ic][padded oc] */
     char *scratch;
 } shares_job;
 
@@ -97,17 +97,22 @@ static void multiply(const shares_job *job, const shares_block *block, bool add,
     const shares_plan *plan = job->plan;
     const int64_t ic = plan->tiles.ic, padded = plan->out.padded, width = plan->in.width;
     const cnn_winograd_pair *pair = &block->pair;
-    for (int64_t plane = 0; plane < PLANES; plane++) {
-        const int64_t tiles = cnn_winograd_run_tiles(&pair->run, plane);
-        cnn_winograd_fetch(src, plane, PLANES);
-        cnn_winograd_fetch(dst, plane, PLANES);
-        for (int64_t i = 0; i < plan->in.count; i++)
-            for (int64_t o = 0; o < plan->out.count; o++)
-                job->call->kernels->winograd.outer(
-                    tiles, (int)cnn_conv_panel_channels(&plan->in, i), pair->v + plane * pair->v_plane + i * pair->panel,
-                    pair->d + plane * pair->d_plane + o * pair->panel,
-                    (int)(cnn_conv_panel_row(&plan->out, o) / plan->out.lanes), add, padded,
-                    sums + (plane * ic + i * width) * padded + o * width);
+    const cnn_winograd_layout *layout = plan->tiles.layout;
+    for (int64_t filter = 0; filter < FILTER; filter++) {
+        const int64_t first = layout->first[filter], end = layout->first[filter + 1];
+        for (int64_t plane = first; plane < end; plane++) {
+            const int64_t tiles = pair->run.held[layout->place[plane]];
+            cnn_winograd_fetch(src, plane, layout->planes);
+            cnn_winograd_fetch(dst, plane, layout->planes);
+            for (int64_t i = 0; i < plan->in.count; i++)
+                for (int64_t o = 0; o < plan->out.count; o++)
+                    job->call->kernels->winograd.outer(
+                        tiles, (int)cnn_conv_panel_channels(&plan->in, i),
+                        pair->v + plane * pair->v_plane + i * pair->panel,
+                        pair->d + plane * pair->d_plane + o * pair->panel,
+                        (int)(cnn_conv_panel_row(&plan->out, o) / plan->out.lanes), add || plane > first, padded,
+                        sums + (filter * ic + i * width) * padded + o * width);
+        }
     }
 }
 
@@ -138,13 +143,13 @@ static void add_filters(void *arg, int64_t task, int32_t thread)
     const int64_t ic = plan->tiles.ic, padded = plan->out.padded, first = task * CHANNELS_PER_TASK;
     const int64_t count = cnn_min_i64(CHANNELS_PER_TASK, ic - first), plane_size = CHANNELS_PER_TASK * padded;
     float *sums = take_block(job, thread).filters;
-    for (int64_t plane = 0; plane < PLANES; plane++) {
-        const cnn_rows from = {job->sums + (plane * ic + first) * padded, plan->sums, 1};
+    for (int64_t filter = 0; filter < FILTER; filter++) {
+        const cnn_rows from = {job->sums + (filter * ic + first) * padded, plan->sums, 1};
         job->call->kernels->elementwise.sum_over_rows(plan->shares, count * padded, from, (cnn_rows){NULL, 0, 0},
-                                                      sums + plane * plane_size);
+                                                      sums + filter * plane_size);
     }
     cnn_winograd_add_filters(job->call, first, count, 0, plan->tiles.oc, sums, padded, plane_size,
-                             sums + PLANES * plane_size);
+                             sums + FILTER * plane_size);
 }
 
 static void run_shares(const cnn_conv_call *call)
@@ -154,7 +159,7 @@ static void run_shares(const cnn_conv_call *call)
     shares_job job = {.plan = &plan, .call = call};
     job.sums = cnn_take(&cursor, plan.sums_bytes);
     job.scratch = cursor;
-    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_winograd_work(call));
     cnn_parallel(threads, plan.shares, sum_share, &job);
     cnn_parallel(cnn_useful_threads(call->threads, (double)(plan.shares * plan.sums) / 4.0),
                  cnn_ceil_div(plan.tiles.ic, CHANNELS_PER_TASK), add_filters, &job);
@@ -163,7 +168,7 @@ static void run_shares(const cnn_conv_call *call)
 static bool shares_suit(const cnn_conv *conv, cnn_conv_pass pass)
 {
     return pass == CNN_CONV_BACKWARD_WEIGHTS && cnn_conv_winograd.suits(conv, pass) &&
-           conv->ic * conv->oc <= MOST_SUMS / (PLANES * (int64_t)sizeof(float));
+           conv->ic * conv->oc <= MOST_SUMS / (FILTER * (int64_t)sizeof(float));
 }
 
 const cnn_conv_algorithm cnn_conv_winograd_shares = {

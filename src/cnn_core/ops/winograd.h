@@ -5,7 +5,13 @@
 #include "ops/conv_tiling.h"
 #include "ops/winograd_tiles.h"
 
-/* Transformed weights, [planes][panels][in channels][panel row] for some panels and some in channels. (winograd_weights.c) */
+/* Roughly the nanoseconds that one core takes. */
+static inline double cnn_winograd_work(const cnn_conv_call *call)
+{
+    return cnn_conv_work(call->conv, call->kernels) / (call->conv->stride[0] == 1 ? 3.0 : 1.5);
+}
+
+/* Transformed weights, [CNN_WINOGRAD_FILTER][panels][in channels][panel row] for some panels and some in channels. (winograd_weights.c) */
 typedef struct cnn_winograd_weights {
     float *data;
     int64_t plane;       /* floats from plane to plane */
@@ -16,6 +22,7 @@ typedef struct cnn_winograd_weights {
 /* The weights of a pass as it sees them: backward data reads the kernel from its other end, in and out exchanged. Its nine
  * taps lie a stride apart, a negative one if they are read from the other end. */
 typedef struct cnn_winograd_filters {
+    cnn_winograd_form form;
     const float *data;
     int64_t out_stride, in_stride, tap_stride, in_channels;
 } cnn_winograd_filters;
@@ -59,7 +66,7 @@ typedef struct cnn_winograd_pair {
 /* Tiles [begin, end) of the run, V and D `=`. */
 void cnn_winograd_transform_pair(const cnn_conv_call *call, const cnn_winograd_pair *pair, int64_t begin, int64_t end);
 /* diff_weights += G^T s G for filters of `count` in channels from c on and `channels` out channels from `first` on; sums are
- * [planes][count][channels], `plane` floats from plane to plane and `row` from in channel to in channel. */
+ * [CNN_WINOGRAD_FILTER][count][channels], `plane` floats from plane to plane and `row` from in channel to in channel. */
 void cnn_winograd_add_filters(const cnn_conv_call *call, int64_t c, int64_t count, int64_t first, int64_t channels,
                               const float *sums, int64_t row, int64_t plane, float *room);
 size_t cnn_winograd_filters_bytes(const cnn_conv *conv); /* of its room */

@@ -1,5 +1,5 @@
 /* Fetches pixels of a run of tiles that will soon be read or written into the second-level cache, little by little
- * while others are multiplied. */
+ * while others are multiplied. Images of less than a megabyte are near without. */
 #ifndef CNN_OPS_WINOGRAD_FETCH_H
 #define CNN_OPS_WINOGRAD_FETCH_H
 
@@ -10,7 +10,8 @@ typedef struct cnn_winograd_fetcher {
     int64_t h, w, width;         /* of the images; their channels */
     const float *images;         /* from the first of the channels */
     int64_t channels;
-    int64_t done; /* rows of pixels, a tile's one by one */
+    int step_rows, step_columns; /* pixels for each result */
+    int64_t done, row;           /* rows of pixels: of all tiles, and of the one that the walk is at */
     cnn_winograd_walk walk;
 } cnn_winograd_fetcher;
 

@@ -34,7 +34,7 @@ typedef struct pass_plan {
     size_t v_bytes, m_bytes, u_bytes; /* of one thread */
 } pass_plan;
 
-/* Measured: docs/convolution.md. */
+/* Measured: docs/winograd.md. */
 #define BLOCK_BYTES (1000 << 10) /* of V and M of a block */
 #define MOST_TILES 48            /* of a block */
 #define LEAST_TILES 20           /* a block of fewer is not worth reading U for */
@@ -68,7 +68,7 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     plan.panels = cnn_conv_panels_of(t->oc, kernels);
     plan.v_row = cnn_round_up(t->ic, plan.panels.lanes);
     plan.group = panels_in(GROUP_CHANNELS, &plan.panels);
-    const int64_t tile_bytes = CNN_WINOGRAD_PLANES * (int64_t)sizeof(float);
+    const int64_t tile_bytes = t->layout->planes * (int64_t)sizeof(float);
     const int64_t fitting = BLOCK_BYTES / tile_bytes / (plan.v_row + plan.group * plan.panels.width);
     const int64_t tasks = TASKS_PER_THREAD * threads, shares = panels_in(SHARED_CHANNELS, &plan.panels);
     plan.chunks = even_blocks(t->count, cnn_ceil_div(t->count, cnn_min_i64(cnn_max_i64(fitting, 1), MOST_TILES)), tasks);
@@ -92,9 +92,9 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     plan.v_plane = cnn_winograd_stride(plan.chunk_tiles * plan.v_row);
     plan.m_plane = cnn_winograd_stride(plan.block_tiles * plan.m_row);
     if (!conv->packed && !plan.late_weights) plan.weights_bytes = cnn_winograd_weights_bytes(t, &plan.panels);
-    *(plan.shared ? &plan.shared_bytes : &plan.v_bytes) = cnn_winograd_bytes(plan.chunk_tiles * plan.v_row);
-    plan.m_bytes = cnn_winograd_bytes(plan.block_tiles * plan.m_row);
-    if (plan.late_weights) plan.u_bytes = cnn_winograd_bytes(plan.ic_block * plan.m_row);
+    *(plan.shared ? &plan.shared_bytes : &plan.v_bytes) = cnn_winograd_bytes(t->layout->planes, plan.chunk_tiles * plan.v_row);
+    plan.m_bytes = cnn_winograd_bytes(t->layout->planes, plan.block_tiles * plan.m_row);
+    if (plan.late_weights) plan.u_bytes = cnn_winograd_bytes(CNN_WINOGRAD_FILTER, plan.ic_block * plan.m_row);
     return plan;
 }
 
@@ -119,6 +119,7 @@ size_t cnn_winograd_pass_workspace(const cnn_conv *conv, cnn_conv_pass pass, con
 typedef struct pass_job {
     const pass_plan *plan;
     const cnn_conv_call *call;
+    const struct cnn_winograd_transforms *transforms;
     const float *src;
     cnn_winograd_weights weights; /* where they are there before */
     cnn_winograd_run chunk;       /* whose V is shared */
@@ -151,7 +152,7 @@ static void transform_tiles(const pass_job *job, const cnn_winograd_run *run, in
         const cnn_winograd_planes to =
             cnn_winograd_walk_planes(&walk, v, plan->v_row, plan->v_plane, plan->panels.width);
         const cnn_winograd_pixels pixels = cnn_winograd_window(&plan->tiles, &walk.tile, job->src);
-        job->call->kernels->winograd.src(walk.tile.rows, walk.tile.columns, &pixels, plan->tiles.ic, &to);
+        job->transforms->src(walk.tile.rows, walk.tile.columns, &pixels, plan->tiles.ic, &to);
     }
 }
 
@@ -179,27 +180,30 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
 {
     const pass_plan *plan = job->plan;
     const cnn_conv_panels *panels = &plan->panels;
+    const cnn_winograd_layout *layout = plan->tiles.layout;
     const int64_t ic = at->last - at->first, count = at->end - at->begin;
-    for (int plane = 0; plane < CNN_WINOGRAD_PLANES; plane++) {
-        const int place = cnn_winograd_place(plane);
-        const float *rows =
-            v + plane * plan->v_plane + (run->before[place] - in->before[place]) * plan->v_row + at->first;
-        const int64_t tiles = cnn_winograd_run_tiles(run, plane);
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t part = plane * count + i, parts = CNN_WINOGRAD_PLANES * count, panel = at->begin + i;
-            cnn_winograd_fetch(src, part, parts);
-            cnn_winograd_fetch(dst, part, parts);
-            const float *next = after;
+    int64_t part = 0;
+    for (int64_t filter = 0; filter < CNN_WINOGRAD_FILTER; filter++) {
+        const int64_t first = layout->first[filter], last = layout->first[filter + 1] - 1;
+        for (int64_t panel = at->begin; panel < at->end; panel++) {
+            const float *weights = cnn_winograd_weights_at(u, panels, filter, panel, at->first), *next = after;
             if (!plan->fetches)
                 next = NULL;
-            else if (i + 1 < count)
-                next = cnn_winograd_weights_at(u, panels, plane, panel + 1, at->first);
-            else if (plane + 1 < CNN_WINOGRAD_PLANES)
-                next = cnn_winograd_weights_at(u, panels, plane + 1, at->begin, at->first);
-            job->call->kernels->winograd.product(
-                tiles, ic, rows, plan->v_row, cnn_winograd_weights_at(u, panels, plane, panel, at->first),
-                (int)(cnn_conv_panel_row(panels, panel) / panels->lanes), at->first > 0,
-                m + plane * plan->m_plane + i * panels->width, plan->m_row, next);
+            else if (panel + 1 < at->end)
+                next = cnn_winograd_weights_at(u, panels, filter, panel + 1, at->first);
+            else if (filter + 1 < CNN_WINOGRAD_FILTER)
+                next = cnn_winograd_weights_at(u, panels, filter + 1, at->begin, at->first);
+            for (int64_t plane = first; plane <= last; plane++, part++) {
+                const int place = layout->place[plane];
+                cnn_winograd_fetch(src, part, layout->planes * count);
+                cnn_winograd_fetch(dst, part, layout->planes * count);
+                job->call->kernels->winograd.product(
+                    run->held[place], ic,
+                    v + plane * plan->v_plane + (run->before[place] - in->before[place]) * plan->v_row + at->first,
+                    plan->v_row, weights, (int)(cnn_conv_panel_row(panels, panel) / panels->lanes), at->first > 0,
+                    m + plane * plan->m_plane + (panel - at->begin) * panels->width, plan->m_row,
+                    plane == last ? next : NULL);
+            }
         }
     }
 }
@@ -233,12 +237,16 @@ static void store_tiles(const pass_job *job, const cnn_winograd_run *run, int64_
         const cnn_winograd_tile tile = walk.tile;
         const cnn_winograd_planes from =
             cnn_winograd_walk_planes(&walk, m, plan->m_row, plan->m_plane, plan->panels.width);
-        const int64_t at = ((tile.image * t->rows.dst + tile.y) * t->cols.dst + tile.x) * t->oc + channel;
-        store.rows = tile.inside_rows;
-        store.columns = tile.inside_columns;
+        const cnn_winograd_span rows = cnn_winograd_span_of(&t->rows, tile.y, tile.rows);
+        const cnn_winograd_span columns = cnn_winograd_span_of(&t->cols, tile.x, tile.columns);
+        const int64_t at = ((tile.image * t->rows.dst + rows.begin) * t->cols.dst + columns.begin) * t->oc + channel;
+        store.rows = rows.count;
+        store.skip_rows = rows.skip;
+        store.columns = columns.count;
+        store.skip_columns = columns.skip;
         store.to = job->call->out + at;
         store.addend = job->call->addend == NULL ? NULL : job->call->addend + at;
-        job->call->kernels->winograd.dst(tile.rows, tile.columns, &from, channels, &store);
+        job->transforms->dst(tile.rows, tile.columns, &from, channels, &store);
         if (job->finishing != NULL) finish(job, &store, channels);
     }
 }
@@ -328,6 +336,7 @@ void cnn_winograd_run_pass(const cnn_conv_call *call)
     pass_job job = {
         .plan = &plan,
         .call = call,
+        .transforms = &call->kernels->winograd.form[t->form],
         .src = call->pass == CNN_CONV_BACKWARD_DATA ? call->y : call->x,
     };
     set_activation(&job, call->activation);
@@ -339,7 +348,7 @@ void cnn_winograd_run_pass(const cnn_conv_call *call)
     }
     job.v = cnn_take(&cursor, plan.shared_bytes);
     job.scratch = cursor;
-    const int32_t threads = cnn_useful_threads(call->threads, cnn_conv_work(call->conv, call->kernels) / 3.0);
+    const int32_t threads = cnn_useful_threads(call->threads, cnn_winograd_work(call));
     if (!plan.shared) {
         cnn_parallel(threads, plan.chunks * plan.parts, run_block, &job);
         return;

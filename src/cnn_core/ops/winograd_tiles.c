@@ -4,27 +4,61 @@
 
 #define MOST CNN_WINOGRAD_MOST
 
-static cnn_winograd_axis axis_of(int64_t src, int64_t dst, int64_t before)
+static const uint8_t unit_first[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18,
+                                     19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36};
+static const uint8_t unit_place[] = {
+    0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3,
+};
+static const uint8_t strided_first[] = {
+    0,  1,  2,  3,  4,  5,  /* row by row: five points, and four odd sources that share weights */
+    9,  10, 11, 12, 13, 14, 18, 19, 20, 21, 22, 23, 27, 28, 29, 30, 31, 32, 36, 37, 38, 39, 40, 41,
+    45, 49, 53, 57, 61, 65, /* four, and in the end sixteen that share them */
+    81,
+};
+static const uint8_t strided_place[] = {
+    0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1,
+    0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 2, 2, 2, 3, 2, 2, 2, 3, /* five rows of points */
+    0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 1, 1, 3, /* five columns of odd rows */
+    0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 2, 2, 2, 3, /* odd rows and columns */
+};
+static const cnn_winograd_layout unit = {CNN_WINOGRAD_FILTER, unit_first, unit_place};
+static const cnn_winograd_layout strided = {CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW, strided_first, strided_place};
+
+/* Of so many pixels of each side. A pass of stride 2 has its source two pixels apart, its transpose its results, in pairs of
+ * an odd one, which one tap sees, and the even one behind it. With even padding the first pair begins outside the image. */
+static cnn_winograd_axis axis_of(cnn_winograd_form form, bool back, int64_t src, int64_t dst, int64_t padding)
 {
-    const int64_t tiles = cnn_ceil_div(dst, MOST);
-    return (cnn_winograd_axis){tiles, cnn_max_i64(0, dst - (MOST - 1) * tiles), src, dst, before};
+    cnn_winograd_axis axis = {.src = src, .dst = dst, .src_step = 1, .dst_step = 1, .overlap = 2, .src_before = padding};
+    int64_t results = dst;
+    if (form == CNN_WINOGRAD_STRIDED) {
+        axis.src_step = 2;
+        axis.overlap = 1;
+    } else if (form == CNN_WINOGRAD_SPREAD) {
+        axis.dst_step = 2;
+        axis.overlap = 1;
+        axis.src_before = 1 - (padding + 1) / 2;
+        axis.dst_before = padding % 2 == 0;
+        results = cnn_ceil_div(dst + axis.dst_before, 2);
+    } else if (back) {
+        axis.src_before = 2 - padding;
+    }
+    axis.tiles = cnn_ceil_div(results, MOST);
+    axis.big = cnn_max_i64(0, results - (MOST - 1) * axis.tiles);
+    return axis;
 }
 
 cnn_winograd_tiles cnn_winograd_tiles_of(const cnn_conv *conv, cnn_conv_pass pass)
 {
-    const int64_t top = conv->padding[0], left = conv->padding[1];
-    cnn_winograd_tiles t;
-    if (pass == CNN_CONV_BACKWARD_DATA) {
-        t.rows = axis_of(conv->oh, conv->ih, 2 - top);
-        t.cols = axis_of(conv->ow, conv->iw, 2 - left);
-        t.ic = conv->oc;
-        t.oc = conv->ic;
-    } else {
-        t.rows = axis_of(conv->ih, conv->oh, top);
-        t.cols = axis_of(conv->iw, conv->ow, left);
-        t.ic = conv->ic;
-        t.oc = conv->oc;
+    const bool back = pass == CNN_CONV_BACKWARD_DATA;
+    cnn_winograd_tiles t = {.form = CNN_WINOGRAD_UNIT, .layout = &unit};
+    if (conv->stride[0] == 2) {
+        t.form = back ? CNN_WINOGRAD_SPREAD : CNN_WINOGRAD_STRIDED;
+        t.layout = &strided;
     }
+    t.rows = axis_of(t.form, back, back ? conv->oh : conv->ih, back ? conv->ih : conv->oh, conv->padding[0]);
+    t.cols = axis_of(t.form, back, back ? conv->ow : conv->iw, back ? conv->iw : conv->ow, conv->padding[1]);
+    t.ic = back ? conv->oc : conv->ic;
+    t.oc = back ? conv->ic : conv->oc;
     t.count = conv->n * t.rows.tiles * t.cols.tiles;
     return t;
 }
@@ -42,8 +76,6 @@ static void find(const cnn_winograd_tiles *tiles, int64_t row, int64_t col, cnn_
     tile->columns = MOST - (col >= tiles->cols.big);
     tile->y = begin(&tiles->rows, row);
     tile->x = begin(&tiles->cols, col);
-    tile->inside_rows = (int)cnn_min_i64(tile->rows, tiles->rows.dst - tile->y);
-    tile->inside_columns = (int)cnn_min_i64(tile->columns, tiles->cols.dst - tile->x);
 }
 
 /* height x width pixels at (y, x) of an image. */
@@ -61,8 +93,10 @@ static cnn_winograd_pixels locate(const float *images, int64_t image, int64_t h,
 
 cnn_winograd_pixels cnn_winograd_window(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile, const float *src)
 {
-    return locate(src, tile->image, tiles->rows.src, tiles->cols.src, tiles->ic, tile->y - tiles->rows.before,
-                  tile->x - tiles->cols.before, tile->rows + 2, tile->columns + 2);
+    const cnn_winograd_axis *rows = &tiles->rows, *cols = &tiles->cols;
+    return locate(src, tile->image, rows->src, cols->src, tiles->ic, tile->y * rows->src_step - rows->src_before,
+                  tile->x * cols->src_step - cols->src_before, tile->rows * rows->src_step + rows->overlap,
+                  tile->columns * cols->src_step + cols->overlap);
 }
 
 cnn_winograd_pixels cnn_winograd_results(const cnn_winograd_tiles *tiles, const cnn_winograd_tile *tile,

@@ -6,7 +6,7 @@
 #include "tests/test.h"
 
 typedef struct shape_case {
-    int64_t n, ic, h, w, oc, padding[4];
+    int64_t n, ic, h, w, oc, padding[4], stride;
 } shape_case;
 
 /* x, weights, bias, dy; then y, dx, dweights. Float or double. */
@@ -40,12 +40,13 @@ static void release(problem *p)
 
 static problem make(cnn_dtype dtype, const shape_case *c)
 {
-    const int64_t oh = c->h + c->padding[0] + c->padding[2] - 2, ow = c->w + c->padding[1] + c->padding[3] - 2;
+    const int64_t oh = (c->h + c->padding[0] + c->padding[2] - 3) / c->stride + 1;
+    const int64_t ow = (c->w + c->padding[1] + c->padding[3] - 3) / c->stride + 1;
     problem p = {.dtype = dtype,
                  .x = {4, {c->n, c->ic, c->h, c->w}},
                  .weights = {4, {c->oc, c->ic, 3, 3}},
                  .bias = {1, {c->oc}},
-                 .attributes = {.conv = {.stride = {1, 1}, .dilation = {1, 1}, .groups = 1}}};
+                 .attributes = {.conv = {.stride = {c->stride, c->stride}, .dilation = {1, 1}, .groups = 1}}};
     for (int i = 0; i < 4; i++) p.attributes.conv.padding[i] = c->padding[i];
     const size_t x = (size_t)cnn_shape_count(&p.x), w = (size_t)cnn_shape_count(&p.weights);
     const size_t y = (size_t)(c->n * c->oc * oh * ow);
@@ -106,25 +107,26 @@ static double relative_error(const problem *a, const problem *b, int tensor)
     return sqrt(error / norm);
 }
 
-/* Random normal data: at most 3e-6 up to 512 channels by Winograd, 1.5e-6 direct. */
+/* Random normal data: at most 3e-6 up to 512 channels by Winograd, of stride 2 2e-6, and 1.5e-6 direct. All passes are by
+ * Winograd where that is wanted: they round otherwise than direct. */
 static void check_error(const shape_case *c)
 {
-    problem exact = make(CNN_FLOAT64, c);
-    CHECK(run(&exact, false));
-    for (int direct = 0; direct < 2; direct++) {
-        problem p = make(CNN_FLOAT32, c);
-        CHECK(run(&p, direct));
-        for (int t = Y; t < TENSORS; t++) CHECK(relative_error(&p, &exact, t) <= (direct ? 1.5e-6 : 3e-6));
-        release(&p);
+    problem exact = make(CNN_FLOAT64, c), direct = make(CNN_FLOAT32, c), winograd = make(CNN_FLOAT32, c);
+    CHECK(run(&exact, false) && run(&direct, true) && run(&winograd, false));
+    for (int t = Y; t < TENSORS; t++) {
+        CHECK(relative_error(&direct, &exact, t) <= 1.5e-6);
+        CHECK(relative_error(&winograd, &exact, t) <= (c->stride == 1 ? 3e-6 : 2e-6));
+        CHECK(relative_error(&winograd, &direct, t) > 0.0);
     }
-    release(&exact);
+    release(&exact), release(&direct), release(&winograd);
 }
 
 static void stays_within_its_error_bound(void)
 {
     static const shape_case cases[] = {
-        {2, 64, 20, 20, 64, {1, 1, 1, 1}}, {1, 16, 40, 40, 24, {1, 1, 1, 1}}, {1, 256, 14, 14, 64, {1, 1, 1, 1}},
-        {2, 512, 7, 7, 32, {1, 1, 1, 1}},  {2, 32, 8, 8, 512, {1, 1, 1, 1}},
+        {2, 64, 20, 20, 64, {1, 1, 1, 1}, 1},  {1, 16, 40, 40, 24, {1, 1, 1, 1}, 1}, {1, 256, 14, 14, 64, {1, 1, 1, 1}, 1},
+        {2, 512, 7, 7, 32, {1, 1, 1, 1}, 1},   {2, 32, 8, 8, 512, {1, 1, 1, 1}, 1},  {2, 64, 40, 40, 64, {1, 1, 1, 1}, 2},
+        {9, 512, 14, 14, 64, {1, 1, 1, 1}, 2}, {9, 64, 16, 16, 512, {1, 1, 1, 1}, 2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) check_error(&cases[i]);
 }
@@ -133,8 +135,10 @@ static void stays_within_its_error_bound(void)
 static void covers_every_edge(void)
 {
     static const shape_case cases[] = {
-        {3, 17, 23, 30, 19, {0, 0, 0, 0}}, {2, 33, 33, 9, 41, {1, 0, 0, 2}}, {1, 70, 21, 26, 25, {2, 2, 2, 2}},
-        {2, 24, 16, 17, 30, {3, 0, 1, 5}}, {4, 31, 13, 13, 47, {0, 1, 2, 0}}, {5, 18, 41, 40, 37, {1, 1, 1, 1}},
+        {3, 17, 23, 30, 19, {0, 0, 0, 0}, 1}, {2, 33, 33, 9, 41, {1, 0, 0, 2}, 1},  {1, 70, 21, 26, 25, {2, 2, 2, 2}, 1},
+        {2, 24, 16, 17, 30, {3, 0, 1, 5}, 1}, {4, 31, 13, 13, 47, {0, 1, 2, 0}, 1}, {5, 18, 41, 40, 37, {1, 1, 1, 1}, 1},
+        {2, 97, 56, 29, 95, {1, 1, 1, 1}, 2}, {2, 83, 42, 47, 91, {1, 0, 0, 2}, 2}, {2, 90, 27, 35, 99, {2, 2, 2, 2}, 2},
+        {4, 84, 26, 34, 90, {3, 0, 1, 4}, 2}, {3, 99, 26, 29, 87, {0, 1, 2, 0}, 2}, {4, 90, 29, 33, 87, {0, 0, 0, 0}, 2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) check_error(&cases[i]);
 }
@@ -142,23 +146,29 @@ static void covers_every_edge(void)
 /* What is asked for is what runs: the two round differently. */
 static void is_what_runs(void)
 {
-    const cnn_conv conv = {.n = 2, .groups = 1, .ic = 64, .ih = 56, .iw = 56, .oc = 64, .oh = 56, .ow = 56, .kh = 3,
-                           .kw = 3, .stride = {1, 1}, .dilation = {1, 1}, .padding = {1, 1}};
-    for (int pass = CNN_CONV_FORWARD; pass <= CNN_CONV_BACKWARD_WEIGHTS; pass++) {
-        CHECK(cnn_conv_winograd.suits(&conv, (cnn_conv_pass)pass));
-        cnn_conv other = conv;
-        other.direct = true;
-        CHECK(!cnn_conv_winograd.suits(&other, (cnn_conv_pass)pass));
-        other = conv;
-        other.stride[1] = 2;
-        CHECK(!cnn_conv_winograd.suits(&other, (cnn_conv_pass)pass));
+    for (int64_t stride = 1; stride <= 2; stride++) {
+        const cnn_conv conv = {.n = 2, .groups = 1, .ic = 64, .ih = 56, .iw = 56, .oc = 64, .oh = 56 / stride,
+                               .ow = 56 / stride, .kh = 3, .kw = 3, .stride = {stride, stride}, .dilation = {1, 1},
+                               .padding = {1, 1}};
+        for (int pass = CNN_CONV_FORWARD; pass <= CNN_CONV_BACKWARD_WEIGHTS; pass++) {
+            CHECK(cnn_conv_winograd.suits(&conv, (cnn_conv_pass)pass));
+            cnn_conv other = conv;
+            other.direct = true;
+            CHECK(!cnn_conv_winograd.suits(&other, (cnn_conv_pass)pass));
+            other = conv;
+            other.stride[1] = 3 - stride;
+            CHECK(!cnn_conv_winograd.suits(&other, (cnn_conv_pass)pass));
+            other = conv;
+            other.stride[0] = other.stride[1] = 3;
+            CHECK(!cnn_conv_winograd.suits(&other, (cnn_conv_pass)pass));
+        }
+        const shape_case c = {1, 64, 48, 48, 64, {1, 1, 1, 1}, stride};
+        problem winograd = make(CNN_FLOAT32, &c), direct = make(CNN_FLOAT32, &c);
+        CHECK(run(&winograd, false) && run(&direct, true));
+        for (int t = Y; t < TENSORS; t++) CHECK(relative_error(&winograd, &direct, t) > 0.0);
+        release(&winograd);
+        release(&direct);
     }
-    const shape_case c = {1, 64, 20, 20, 64, {1, 1, 1, 1}};
-    problem winograd = make(CNN_FLOAT32, &c), direct = make(CNN_FLOAT32, &c);
-    CHECK(run(&winograd, false) && run(&direct, true));
-    for (int t = Y; t < TENSORS; t++) CHECK(relative_error(&winograd, &direct, t) > 0.0);
-    release(&winograd);
-    release(&direct);
 }
 
 /* ---- epilogue and packed weights ----------------------------------------------------------------------------------- */
@@ -242,6 +252,10 @@ static void takes_epilogues_and_packed_weights(void)
          .stride = {1, 1}, .dilation = {1, 1}, .padding = {1, 1}, .weights_stride = {19 * 9, 9, 3, 1}},
         {.n = 3, .groups = 1, .ic = 64, .ih = 7, .iw = 7, .oc = 48, .oh = 7, .ow = 7, .kh = 3, .kw = 3,
          .stride = {1, 1}, .dilation = {1, 1}, .padding = {1, 1}, .weights_stride = {64 * 9, 1, 64 * 3, 64}},
+        {.n = 2, .groups = 1, .ic = 19, .ih = 29, .iw = 34, .oc = 37, .oh = 15, .ow = 17, .kh = 3, .kw = 3,
+         .stride = {2, 2}, .dilation = {1, 1}, .padding = {1, 1}, .weights_stride = {19 * 9, 9, 3, 1}},
+        {.n = 3, .groups = 1, .ic = 64, .ih = 14, .iw = 13, .oc = 48, .oh = 7, .ow = 6, .kh = 3, .kw = 3,
+         .stride = {2, 2}, .dilation = {1, 1}, .padding = {0, 0}, .weights_stride = {64 * 9, 1, 64 * 3, 64}},
     };
     for (size_t i = 0; i < sizeof convs / sizeof convs[0]; i++) {
         check_epilogue(&convs[i], CNN_CONV_FORWARD);
@@ -270,7 +284,8 @@ static void check_threads(const shape_case *c)
 static void gives_the_same_bits_on_any_threads(void)
 {
     if (strcmp(cnn_thread_backend(), "serial") == 0) return;
-    const shape_case cases[] = {{5, 48, 30, 31, 40, {1, 1, 1, 1}}, {1, 70, 14, 14, 150, {1, 1, 1, 1}}};
+    const shape_case cases[] = {{5, 48, 30, 31, 40, {1, 1, 1, 1}, 1}, {1, 70, 14, 14, 150, {1, 1, 1, 1}, 1},
+                                {5, 48, 30, 31, 40, {1, 1, 1, 1}, 2}, {5, 70, 28, 28, 150, {1, 1, 1, 1}, 2}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) check_threads(&cases[i]);
 }
 

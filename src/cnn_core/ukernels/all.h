@@ -22,6 +22,7 @@
 #include "ukernels/softmax_body.h"
 #include "ukernels/update_body.h"
 #include "ukernels/winograd_body.h"
+#include "ukernels/winograd_strided_body.h"
 
 const cnn_kernels CNN_PASTE(cnn_kernels_, CNN_ISA) = {
     .isa = CNN_STRING(CNN_ISA),

@@ -13,21 +13,47 @@
  * there sit in B^T. So G g is the same for both, and tiles of 4 and of 3 results share transformed weights: 7 results
  * are a tile of 4 and one of 3, by 11 products in place of 12.
  *
- * A plane is one product of a transformed tile, numbered row by row: of m x k results, (m + 2)(k + 2) planes are in use
- * among 6 x 6. Channels of a tile lie in panels of two vectors; a transform fills the last vector up with zeros. All
- * functions write `=` unless they say otherwise. */
+ * With stride 2 the even taps of the kernel see the even sources, and the middle one the odd sources:
+ *
+ *     y[i] = (g0 d[2i] + g2 d[2i + 2]) + g1 d[2i + 1]
+ *
+ * the sum of a convolution of stride 1 with two taps, F(m, 2) by m + 1 products at the points +-1/2, +-3/2 and, for m = 4,
+ * infinity, and of m products that need no transform. In two dimensions that is 81 products for 4x4 results in place of 144.
+ * Its transpose makes sources from results in the same way, even ones by F(m, 2) and odd ones by one product each.
+ *
+ * A plane is one product of a transformed tile. Of stride 1 they are numbered row by row: of m x k results, (m + 2)(k + 2)
+ * planes are in use among 6 x 6. Of stride 2 there are 9 x 9, rows and columns of points first and of odd sources behind, and
+ * transformed weights again have 6 x 6, since all m products of an odd source share theirs; planes that share weights are
+ * numbered one after the other. Channels of a tile lie in panels of two vectors; a transform fills the last vector up with
+ * zeros. All functions write `=` unless they say otherwise. */
 #ifndef CNN_UKERNELS_WINOGRAD_H
 #define CNN_UKERNELS_WINOGRAD_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CNN_WINOGRAD_MOST 4   /* results of a tile along an axis */
-#define CNN_WINOGRAD_WINDOW 6 /* sources of such a tile, and points */
-#define CNN_WINOGRAD_PLANES 36
+#define CNN_WINOGRAD_MOST 4    /* results of a tile along an axis */
+#define CNN_WINOGRAD_POINTS 6  /* of transformed weights along an axis */
+#define CNN_WINOGRAD_FILTER 36 /* planes of transformed weights */
+#define CNN_WINOGRAD_WINDOW 9  /* pixels of a tile along an axis, at most */
 
-/* Where a tile's planes lie. Those of the last row or column of points hold only the tiles that use these points, so
- * that a tile has four places: (last row ? 2 : 0) + (last column ? 1 : 0). */
+typedef enum cnn_winograd_form {
+    CNN_WINOGRAD_UNIT,    /* stride 1: all passes */
+    CNN_WINOGRAD_STRIDED, /* stride 2: forward and the gradient of the weights */
+    CNN_WINOGRAD_SPREAD,  /* its transpose: a tile of m results makes 2 m pixels */
+    CNN_WINOGRAD_FORMS
+} cnn_winograd_form;
+
+/* Of stride 2, points 0 to 4 of a transformed source are those of F(4, 2), 5 to 8 its odd sources: the number of the plane
+ * at two of them. */
+static inline int64_t cnn_winograd_strided_plane(int64_t row, int64_t column)
+{
+    if (row < 5) return 9 * row + column;
+    return column < 5 ? 45 + 4 * column + row - 5 : 65 + 4 * (row - 5) + column - 5;
+}
+
+/* Where a tile's planes lie. Those of the last row or column of points, or of odd sources, hold only the tiles that use them,
+ * big ones, so that a tile has four places: (last row ? 2 : 0) + (last column ? 1 : 0). */
 typedef struct cnn_winograd_planes {
     float *place[4];
     int64_t stride; /* from plane to plane */
@@ -44,7 +70,8 @@ typedef struct cnn_winograd_pixels {
 /* What becomes of a tile's results: to = activation(results + bias + addend), where the activation, if it `clamps`,
  * is a clamp to [low, high] that keeps NaN; else low and high are the infinities. */
 typedef struct cnn_winograd_store {
-    int rows, columns;                 /* how many results are wanted */
+    int rows, columns;                 /* how many results are wanted, */
+    int skip_rows, skip_columns;       /* after so many that are not */
     int64_t row_stride, column_stride; /* of `to` and `addend` */
     float *to;
     const float *addend, *bias; /* NULL where there is none */
@@ -52,16 +79,18 @@ typedef struct cnn_winograd_store {
     float low, high;
 } cnn_winograd_store;
 
-struct cnn_winograd_kernels {
-    /* B^T d B of a tile of rows x columns results, from (rows + 2) x (columns + 2) pixels of `channels`. */
+/* The transforms of a form. A tile has rows x columns results, 3 or 4. */
+struct cnn_winograd_transforms {
+    /* B^T d B of a tile, from as many pixels of `channels` as its window has: rows + 2, of stride 2 2 rows + 1 forward and
+     * rows + 1 of its transpose. */
     void (*src)(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                 const cnn_winograd_planes *to);
 
-    /* A dy A^T, for the gradient of the weights: from rows x columns pixels. */
+    /* A dy A^T, for the gradient of the weights: from rows x columns pixels. NULL in the transpose of stride 2. */
     void (*diff_dst)(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                      const cnn_winograd_planes *to);
 
-    /* A^T m A of a tile of rows x columns results, to store->to[row * row_stride + column * column_stride + c]. */
+    /* A^T m A of a tile, to store->to[(row - skip_rows) * row_stride + (column - skip_columns) * column_stride + c]. */
     void (*dst)(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,
                 const cnn_winograd_store *store);
 
@@ -71,6 +100,10 @@ struct cnn_winograd_kernels {
 
     /* G^T s G: g[9][channels] dense from from[i * plane + c]: the gradient of the weights from the sums. */
     void (*diff_weights)(const float *from, int64_t plane, int64_t channels, float *g);
+};
+
+struct cnn_winograd_kernels {
+    struct cnn_winograd_transforms form[CNN_WINOGRAD_FORMS];
 
     /* m[t * m_stride + o] = (or, with `add`, +=) sum over c < ic of v[t * v_stride + c] * u[c][o] for o < `vectors`
      * vectors, 1 or 2; u is dense. Fetches as much behind `next`, which it does not read, for the product after it, unless that is NULL. */

@@ -124,9 +124,9 @@ VF_INLINE int winograd_lanes(int64_t channels, int64_t c)
 /* A tile's vector of channels c on in plane (row, column). */
 VF_INLINE float *winograd_plane(const cnn_winograd_planes *planes, int row, int column, int64_t c)
 {
-    const int last = CNN_WINOGRAD_WINDOW - 1;
+    const int last = CNN_WINOGRAD_POINTS - 1;
     float *place = planes->place[2 * (row == last) + (column == last)];
-    return place + (row * CNN_WINOGRAD_WINDOW + column) * planes->stride + c / (2 * VF_WIDTH) * planes->panel +
+    return place + (row * CNN_WINOGRAD_POINTS + column) * planes->stride + c / (2 * VF_WIDTH) * planes->panel +
            c % (2 * VF_WIDTH);
 }
 
@@ -278,40 +278,56 @@ static void winograd_dst(int rows, int columns, const cnn_winograd_planes *from,
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
-static void winograd_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
+/* What `weights` and `diff_weights` are, with the matrix of a form along an axis: constants in every caller. */
+typedef void winograd_g_fn(const vf g[3], vf t[CNN_WINOGRAD_POINTS]);
+typedef void winograd_g_transposed_fn(const vf s[CNN_WINOGRAD_POINTS], vf g[3]);
+
+VF_INLINE void winograd_weight_row(const float row[3], winograd_g_fn *const along, int64_t count, const float *g,
+                                   int channels, float *to, int64_t plane)
 {
-    const vf g0 = vf_set1(winograd_g_rows[row][0]), g1 = vf_set1(winograd_g_rows[row][1]);
-    const vf g2 = vf_set1(winograd_g_rows[row][2]);
+    const vf g0 = vf_set1(row[0]), g1 = vf_set1(row[1]), g2 = vf_set1(row[2]);
     for (int64_t i = 0; i < count; i++, g += 9 * channels, to += channels)
         for (int c = 0; c < channels; c += VF_WIDTH) {
-            vf half[3], t[6];
+            vf half[3], t[CNN_WINOGRAD_POINTS];
             for (int s = 0; s < 3; s++) {
                 const float *from = g + s * channels + c;
                 half[s] = vf_fmadd(g2, vf_load(from + 6 * channels),
                                    vf_fmadd(g1, vf_load(from + 3 * channels), vf_mul(g0, vf_load(from))));
             }
-            winograd_g(half, t);
-            for (int s = 0; s < CNN_WINOGRAD_WINDOW; s++) vf_store(to + s * plane + c, t[s]);
+            along(half, t);
+            for (int s = 0; s < CNN_WINOGRAD_POINTS; s++) vf_store(to + s * plane + c, t[s]);
         }
+}
+
+VF_INLINE void winograd_filter(winograd_g_transposed_fn *const along, const float *from, int64_t plane, int64_t channels,
+                               float *g)
+{
+    for (int64_t c = 0; c < channels; c += VF_WIDTH) {
+        const int lanes = winograd_lanes(channels, c);
+        vf half[CNN_WINOGRAD_POINTS][3];
+        for (int r = 0; r < CNN_WINOGRAD_POINTS; r++) {
+            vf s[CNN_WINOGRAD_POINTS];
+            for (int i = 0; i < CNN_WINOGRAD_POINTS; i++)
+                s[i] = winograd_load(from + (CNN_WINOGRAD_POINTS * r + i) * plane + c, lanes);
+            along(s, half[r]);
+        }
+        for (int s = 0; s < 3; s++) {
+            vf column[CNN_WINOGRAD_POINTS], t[3];
+            for (int r = 0; r < CNN_WINOGRAD_POINTS; r++) column[r] = half[r][s];
+            along(column, t);
+            for (int r = 0; r < 3; r++) vf_store_tail(g + (3 * r + s) * channels + c, t[r], lanes);
+        }
+    }
+}
+
+static void winograd_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
+{
+    winograd_weight_row(winograd_g_rows[row], winograd_g, count, g, channels, to, plane);
 }
 
 static void winograd_diff_weights(const float *from, int64_t plane, int64_t channels, float *g)
 {
-    for (int64_t c = 0; c < channels; c += VF_WIDTH) {
-        const int lanes = winograd_lanes(channels, c);
-        vf half[6][3];
-        for (int r = 0; r < 6; r++) {
-            vf s[6];
-            for (int i = 0; i < 6; i++) s[i] = winograd_load(from + (6 * r + i) * plane + c, lanes);
-            winograd_g_transposed(s, half[r]);
-        }
-        for (int s = 0; s < 3; s++) {
-            vf column[6], t[3];
-            for (int r = 0; r < 6; r++) column[r] = half[r][s];
-            winograd_g_transposed(column, t);
-            for (int r = 0; r < 3; r++) vf_store_tail(g + (3 * r + s) * channels + c, t[r], lanes);
-        }
-    }
+    winograd_filter(winograd_g_transposed, from, plane, channels, g);
 }
 
 /* ---- products ------------------------------------------------------------------------------------------------------ */
@@ -442,7 +458,14 @@ static void winograd_outer(int64_t tiles, int height, const float *v, const floa
 
 #define CNN_KERNELS_WINOGRAD                                                                          \
     {                                                                                                 \
-        .src = winograd_src, .diff_dst = winograd_diff_dst, .dst = winograd_dst,                      \
-        .weights = winograd_weights, .diff_weights = winograd_diff_weights,                           \
+        .form = {[CNN_WINOGRAD_UNIT] = CNN_KERNELS_WINOGRAD_UNIT,                                     \
+                 [CNN_WINOGRAD_STRIDED] = CNN_KERNELS_WINOGRAD_STRIDED,                               \
+                 [CNN_WINOGRAD_SPREAD] = CNN_KERNELS_WINOGRAD_SPREAD},                                \
         .product = winograd_product, .outer = winograd_outer                                          \
+    }
+
+#define CNN_KERNELS_WINOGRAD_UNIT                                                                     \
+    {                                                                                                 \
+        .src = winograd_src, .diff_dst = winograd_diff_dst, .dst = winograd_dst,                      \
+        .weights = winograd_weights, .diff_weights = winograd_diff_weights                            \
     }
