@@ -21,8 +21,9 @@
 #include "ukernels/probe_body.h"
 #include "ukernels/softmax_body.h"
 #include "ukernels/update_body.h"
+#include "ukernels/winograd_axis_body.h"
 #include "ukernels/winograd_body.h"
-#include "ukernels/winograd_strided_body.h"
+#include "ukernels/winograd_product_body.h"
 
 const cnn_kernels CNN_PASTE(cnn_kernels_, CNN_ISA) = {
     .isa = CNN_STRING(CNN_ISA),

@@ -1,115 +1,10 @@
+/* The transforms of Winograd convolution in two dimensions (ukernels/winograd.h).
+ *
+ * A matrix is applied to rows and then to columns. Both are loops, each iteration inlined for 3 and for 4 results: what lies
+ * between the two, up to nine by nine vectors, is in memory in any case, and unrolled the code would be four times as large and no
+ * faster. */
 #include "simd/inline.h"
 #include "ukernels/winograd.h"
-
-/* The points +-p, +-q, infinity, 0, and powers. */
-#define WINOGRAD_P 0.75f
-#define WINOGRAD_Q 1.5f
-#define WINOGRAD_PP 0.5625f
-#define WINOGRAD_QQ 2.25f
-#define WINOGRAD_PP_QQ 2.8125f  /* p^2 + q^2 */
-#define WINOGRAD_PPQQ 1.265625f /* p^2 q^2 */
-#define WINOGRAD_PPP 0.421875f
-#define WINOGRAD_QQQ 3.375f
-
-/* ---- along one axis, for m results, 3 or 4: a constant in every caller ------------------------------------------------ */
-
-/* B^T. Its rows are the coefficients of prod (x - other points), times the point itself where 0 is none of the points:
- * G divides by that factor too. */
-VF_INLINE void winograd_b(const int m, const vf *d, vf *t)
-{
-    const vf p = vf_set1(WINOGRAD_P), q = vf_set1(WINOGRAD_Q), pp = vf_set1(WINOGRAD_PP), qq = vf_set1(WINOGRAD_QQ);
-    const vf pp_qq = vf_set1(WINOGRAD_PP_QQ), ppqq = vf_set1(WINOGRAD_PPQQ);
-    vf even_p, even_q, odd_p, odd_q;
-    if (m == 4) {
-        even_p = vf_fnmadd(qq, d[2], d[4]), odd_p = vf_mul(p, vf_fnmadd(qq, d[1], d[3]));
-        even_q = vf_fnmadd(pp, d[2], d[4]), odd_q = vf_mul(q, vf_fnmadd(pp, d[1], d[3]));
-        t[4] = vf_fmadd(ppqq, d[1], vf_fnmadd(pp_qq, d[3], d[5]));
-        t[5] = vf_fmadd(ppqq, d[0], vf_fnmadd(pp_qq, d[2], d[4]));
-    } else {
-        even_p = vf_mul(pp, vf_fnmadd(qq, d[0], d[2])), odd_p = vf_mul(p, vf_fnmadd(qq, d[1], d[3]));
-        even_q = vf_mul(qq, vf_fnmadd(pp, d[0], d[2])), odd_q = vf_mul(q, vf_fnmadd(pp, d[1], d[3]));
-        t[4] = vf_fmadd(ppqq, d[0], vf_fnmadd(pp_qq, d[2], d[4]));
-    }
-    t[0] = vf_add(even_p, odd_p);
-    t[1] = vf_sub(even_p, odd_p);
-    t[2] = vf_add(even_q, odd_q);
-    t[3] = vf_sub(even_q, odd_q);
-}
-
-/* A: values at the points of the polynomial with coefficients d. */
-VF_INLINE void winograd_a(const int m, const vf *d, vf *t)
-{
-    const vf even_p = vf_fmadd(vf_set1(WINOGRAD_PP), d[2], d[0]), even_q = vf_fmadd(vf_set1(WINOGRAD_QQ), d[2], d[0]);
-    vf odd_p = vf_mul(vf_set1(WINOGRAD_P), d[1]), odd_q = vf_mul(vf_set1(WINOGRAD_Q), d[1]);
-    t[4] = d[m - 1];
-    if (m == 4) {
-        odd_p = vf_fmadd(vf_set1(WINOGRAD_PPP), d[3], odd_p), odd_q = vf_fmadd(vf_set1(WINOGRAD_QQQ), d[3], odd_q);
-        t[5] = d[0];
-    }
-    t[0] = vf_add(even_p, odd_p);
-    t[1] = vf_sub(even_p, odd_p);
-    t[2] = vf_add(even_q, odd_q);
-    t[3] = vf_sub(even_q, odd_q);
-}
-
-/* A^T. */
-VF_INLINE void winograd_a_transposed(const int m, const vf *t, vf *y)
-{
-    const vf even_p = vf_add(t[0], t[1]), odd_p = vf_sub(t[0], t[1]);
-    const vf even_q = vf_add(t[2], t[3]), odd_q = vf_sub(t[2], t[3]);
-    y[0] = vf_add(even_p, even_q);
-    y[1] = vf_fmadd(vf_set1(WINOGRAD_Q), odd_q, vf_mul(vf_set1(WINOGRAD_P), odd_p));
-    y[2] = vf_fmadd(vf_set1(WINOGRAD_QQ), even_q, vf_mul(vf_set1(WINOGRAD_PP), even_p));
-    if (m == 3) y[2] = vf_add(y[2], t[4]);
-    if (m == 4) {
-        y[0] = vf_add(y[0], t[5]);
-        y[3] = vf_fmadd(vf_set1(WINOGRAD_QQQ), odd_q, vf_fmadd(vf_set1(WINOGRAD_PPP), odd_p, t[4]));
-    }
-}
-
-/* G divides by prod (point - other points): 2 p^2 (p^2 - q^2), 2 q^2 (q^2 - p^2), p^2 q^2. */
-#define WINOGRAD_GP (-1.0f / 1.8984375f)
-#define WINOGRAD_GQ (1.0f / 7.59375f)
-#define WINOGRAD_G0 (1.0f / 1.265625f)
-
-VF_INLINE void winograd_g(const vf g[3], vf t[6])
-{
-    const vf gp = vf_set1(WINOGRAD_GP), gq = vf_set1(WINOGRAD_GQ);
-    const vf even_p = vf_mul(gp, vf_fmadd(vf_set1(WINOGRAD_PP), g[2], g[0]));
-    const vf even_q = vf_mul(gq, vf_fmadd(vf_set1(WINOGRAD_QQ), g[2], g[0]));
-    const vf odd_p = vf_mul(vf_set1(WINOGRAD_GP * WINOGRAD_P), g[1]);
-    const vf odd_q = vf_mul(vf_set1(WINOGRAD_GQ * WINOGRAD_Q), g[1]);
-    t[0] = vf_add(even_p, odd_p);
-    t[1] = vf_sub(even_p, odd_p);
-    t[2] = vf_add(even_q, odd_q);
-    t[3] = vf_sub(even_q, odd_q);
-    t[4] = g[2];
-    t[5] = vf_mul(vf_set1(WINOGRAD_G0), g[0]);
-}
-
-/* G by rows. */
-static const float winograd_g_rows[6][3] = {
-    {WINOGRAD_GP, WINOGRAD_GP * WINOGRAD_P, WINOGRAD_GP * WINOGRAD_PP},
-    {WINOGRAD_GP, -WINOGRAD_GP * WINOGRAD_P, WINOGRAD_GP * WINOGRAD_PP},
-    {WINOGRAD_GQ, WINOGRAD_GQ * WINOGRAD_Q, WINOGRAD_GQ * WINOGRAD_QQ},
-    {WINOGRAD_GQ, -WINOGRAD_GQ * WINOGRAD_Q, WINOGRAD_GQ * WINOGRAD_QQ},
-    {0.0f, 0.0f, 1.0f},
-    {WINOGRAD_G0, 0.0f, 0.0f},
-};
-
-/* G^T. */
-VF_INLINE void winograd_g_transposed(const vf s[6], vf g[3])
-{
-    const vf even_p = vf_mul(vf_set1(WINOGRAD_GP), vf_add(s[0], s[1]));
-    const vf even_q = vf_mul(vf_set1(WINOGRAD_GQ), vf_add(s[2], s[3]));
-    const vf odd_p = vf_mul(vf_set1(WINOGRAD_GP * WINOGRAD_P), vf_sub(s[0], s[1]));
-    const vf odd_q = vf_mul(vf_set1(WINOGRAD_GQ * WINOGRAD_Q), vf_sub(s[2], s[3]));
-    g[0] = vf_fmadd(vf_set1(WINOGRAD_G0), s[5], vf_add(even_p, even_q));
-    g[1] = vf_add(odd_p, odd_q);
-    g[2] = vf_fmadd(vf_set1(WINOGRAD_QQ), even_q, vf_fmadd(vf_set1(WINOGRAD_PP), even_p, s[4]));
-}
-
-/* ---- tiles --------------------------------------------------------------------------------------------------------- */
 
 VF_INLINE vf winograd_load(const float *from, int lanes)
 {
@@ -121,133 +16,235 @@ VF_INLINE int winograd_lanes(int64_t channels, int64_t c)
     return channels - c < VF_WIDTH ? (int)(channels - c) : VF_WIDTH;
 }
 
+/* ---- planes: along an axis, points and, of stride 2, odd sources behind them ------------------------------------------- */
+
+#define WINOGRAD_ODD 5 /* the first of these */
+#define WINOGRAD_ALL CNN_WINOGRAD_WINDOW
+
+/* Whether number r of an axis is in use for m results. */
+VF_INLINE bool winograd_used(const bool strided, const int m, int r)
+{
+    return strided ? r <= m || (r >= WINOGRAD_ODD && r < WINOGRAD_ODD + m) : r < m + 2;
+}
+
+/* The number behind r of those in use, and the end. */
+VF_INLINE int winograd_next(const bool strided, int m, int r) { return strided && r == m ? WINOGRAD_ODD : r + 1; }
+
+VF_INLINE int winograd_end(const bool strided, int m) { return strided ? WINOGRAD_ODD + m : m + 2; }
+
+/* Whether big tiles alone use it. */
+VF_INLINE bool winograd_last(const bool strided, int r)
+{
+    return strided ? r == WINOGRAD_ODD - 1 || r == WINOGRAD_ALL - 1 : r == CNN_WINOGRAD_POINTS - 1;
+}
+
 /* A tile's vector of channels c on in plane (row, column). */
-VF_INLINE float *winograd_plane(const cnn_winograd_planes *planes, int row, int column, int64_t c)
+VF_INLINE float *winograd_plane(const bool strided, const cnn_winograd_planes *planes, int row, int column, int64_t c)
 {
-    const int last = CNN_WINOGRAD_POINTS - 1;
-    float *place = planes->place[2 * (row == last) + (column == last)];
-    return place + (row * CNN_WINOGRAD_POINTS + column) * planes->stride + c / (2 * VF_WIDTH) * planes->panel +
-           c % (2 * VF_WIDTH);
+    const int64_t plane =
+        strided ? cnn_winograd_strided_plane(row, column) : (int64_t)row * CNN_WINOGRAD_POINTS + column;
+    return planes->place[2 * winograd_last(strided, row) + winograd_last(strided, column)] + plane * planes->stride +
+           c / (2 * VF_WIDTH) * planes->panel + c % (2 * VF_WIDTH);
 }
 
-/* Row r of a tile's pixels, channels c on; all of the tile lies `inside` the image, or any part. */
-VF_INLINE void winograd_load_row(const bool inside, const int columns, const int lanes, const cnn_winograd_pixels *from,
-                                 int r, int64_t c, vf *d)
+/* ---- from pixels to planes --------------------------------------------------------------------------------------------- */
+
+typedef enum winograd_source {
+    WINOGRAD_SRC,        /* B^T of m + 2 pixels */
+    WINOGRAD_DIFF_DST,   /* A of m pixels */
+    WINOGRAD_STRIDED,    /* of 2 m + 1 pixels, odd ones between the others */
+    WINOGRAD_SPREAD,     /* of m + 1 pixels, of which the first m are the odd sources */
+    WINOGRAD_STRIDED_DIFF_DST
+} winograd_source;
+
+VF_INLINE bool winograd_strided(const winograd_source kind) { return kind >= WINOGRAD_STRIDED; }
+
+VF_INLINE int winograd_pixels(const winograd_source kind, int m)
 {
-    for (int s = 0; s < columns; s++) {
-        const bool there = inside || (from->row[r] != NULL && s >= from->first && s < from->last);
-        d[s] = there ? winograd_load(from->row[r] + from->column + s * from->step + c, lanes) : vf_zero();
+    switch (kind) {
+    case WINOGRAD_SRC: return m + 2;
+    case WINOGRAD_STRIDED: return 2 * m + 1;
+    case WINOGRAD_SPREAD: return m + 1;
+    default: return m;
     }
 }
 
-static bool winograd_inside(const cnn_winograd_pixels *from, int rows, int columns)
+VF_INLINE void winograd_points(const winograd_source kind, const int m, const vf *d, vf *t)
 {
-    return from->row[0] != NULL && from->row[rows - 1] != NULL && from->first <= 0 && from->last >= columns;
+    switch (kind) {
+    case WINOGRAD_SRC: unit_b(m, d, t); break;
+    case WINOGRAD_DIFF_DST: unit_a(m, d, t); break;
+    case WINOGRAD_STRIDED: strided_b(m, d, 2, t); break;
+    case WINOGRAD_SPREAD: strided_b(m, d, 1, t); break;
+    default: strided_a(m, d, t); break;
+    }
+    if (winograd_strided(kind))
+        for (int i = 0; i < m; i++) t[WINOGRAD_ODD + i] = kind == WINOGRAD_STRIDED ? d[2 * i + 1] : d[i];
 }
 
-VF_INLINE void winograd_src_tile(const bool inside, const int rows, const int columns, const int lanes,
-                                 const cnn_winograd_pixels *from, int64_t c, const cnn_winograd_planes *to)
+#define WINOGRAD_AHEAD 32 /* floats: two lines further are fetched, as so many streams are too many for the processor to foresee */
+
+/* A row of pixels, which are `all` there or [first, last) of them, the others being zero; and a column of planes. */
+VF_INLINE void winograd_read_row(const winograd_source kind, const int columns, const bool all, const float *from,
+                                 int64_t step, int first, int last, float half[WINOGRAD_ALL][VF_WIDTH])
 {
-    vf half[6][6]; /* [row of the window][point] */
-    for (int r = 0; r < rows + 2; r++) {
-        vf d[6];
-        winograd_load_row(inside, columns + 2, lanes, from, r, c, d);
-        winograd_b(columns, d, half[r]);
+    vf d[WINOGRAD_ALL], t[WINOGRAD_ALL];
+    for (int s = 0; s < winograd_pixels(kind, columns); s++) {
+        d[s] = vf_zero();
+        if (all || (s >= first && s < last)) d[s] = vf_load(from + s * step);
+        if (winograd_strided(kind)) VF_FETCH(from + s * step + WINOGRAD_AHEAD);
     }
-    for (int s = 0; s < columns + 2; s++) {
-        vf d[6], t[6];
-        for (int r = 0; r < rows + 2; r++) d[r] = half[r][s];
-        winograd_b(rows, d, t);
-        for (int r = 0; r < rows + 2; r++) vf_store(winograd_plane(to, r, s, c), t[r]);
-    }
+    winograd_points(kind, columns, d, t);
+    for (int s = 0; s < WINOGRAD_ALL; s++)
+        if (winograd_used(winograd_strided(kind), columns, s)) vf_store(half[s], t[s]);
 }
 
-VF_INLINE void winograd_src_channels(const int rows, const int columns, const cnn_winograd_pixels *from,
-                                     int64_t channels, const cnn_winograd_planes *to)
+VF_INLINE void winograd_read_column(const winograd_source kind, const int rows, int column,
+                                    float half[WINOGRAD_ALL][WINOGRAD_ALL][VF_WIDTH], int64_t c,
+                                    const cnn_winograd_planes *to)
 {
-    int64_t c = 0;
-    if (winograd_inside(from, rows + 2, columns + 2))
-        for (; c + VF_WIDTH <= channels; c += VF_WIDTH) winograd_src_tile(true, rows, columns, VF_WIDTH, from, c, to);
-    for (; c < channels; c += VF_WIDTH)
-        winograd_src_tile(false, rows, columns, winograd_lanes(channels, c), from, c, to);
+    const bool strided = winograd_strided(kind);
+    vf d[WINOGRAD_ALL], t[WINOGRAD_ALL];
+    for (int r = 0; r < winograd_pixels(kind, rows); r++) d[r] = vf_load(half[r][column]);
+    winograd_points(kind, rows, d, t);
+    for (int r = 0; r < WINOGRAD_ALL; r++)
+        if (winograd_used(strided, rows, r)) vf_store(winograd_plane(strided, to, r, column, c), t[r]);
 }
 
-/* Calls for every size of tile that there is. */
-#define WINOGRAD_SIZES(rows, columns, call) \
-    switch (10 * (rows) + (columns)) {      \
-    case 44: call(4, 4); break;             \
-    case 43: call(4, 3); break;             \
-    case 34: call(3, 4); break;             \
-    default: call(3, 3); break;             \
+/* What is left of a row's vectors, filled up with zeros. */
+static void winograd_copy_row(const cnn_winograd_pixels *from, const float *row, int width, int lanes, float *copy)
+{
+    for (int s = 0; s < width; s++)
+        if (s >= from->first && s < from->last)
+            vf_store(copy + s * VF_WIDTH, vf_load_tail(row + s * from->step, lanes));
+}
+
+VF_INLINE void winograd_read(const winograd_source kind, int rows, int columns, const cnn_winograd_pixels *from,
+                             int64_t channels, const cnn_winograd_planes *to)
+{
+    const bool strided = winograd_strided(kind);
+    float half[WINOGRAD_ALL][WINOGRAD_ALL][VF_WIDTH], copy[WINOGRAD_ALL * VF_WIDTH];
+    for (int64_t c = 0; c < channels; c += VF_WIDTH) {
+        const int lanes = winograd_lanes(channels, c);
+        for (int r = 0; r < winograd_pixels(kind, rows); r++) {
+            const bool there = from->row[r] != NULL;
+            const float *row = there ? from->row[r] + from->column + c : copy;
+            int64_t step = from->step;
+            if (there && lanes < VF_WIDTH) {
+                winograd_copy_row(from, row, winograd_pixels(kind, columns), lanes, copy);
+                row = copy, step = VF_WIDTH;
+            }
+            const int last = there ? from->last : 0;
+            const bool all = from->first <= 0 && last >= winograd_pixels(kind, columns);
+            if (columns == 4 && all)
+                winograd_read_row(kind, 4, true, row, step, 0, last, half[r]);
+            else if (columns == 4)
+                winograd_read_row(kind, 4, false, row, step, from->first, last, half[r]);
+            else if (all)
+                winograd_read_row(kind, 3, true, row, step, 0, last, half[r]);
+            else
+                winograd_read_row(kind, 3, false, row, step, from->first, last, half[r]);
+        }
+        for (int s = 0; s < winograd_end(strided, columns); s = winograd_next(strided, columns, s)) {
+            if (rows == 4)
+                winograd_read_column(kind, 4, s, half, c, to);
+            else
+                winograd_read_column(kind, 3, s, half, c, to);
+        }
     }
+}
 
 static void winograd_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                          const cnn_winograd_planes *to)
 {
-#define WINOGRAD_CALL(r, s) winograd_src_channels(r, s, from, channels, to)
-    WINOGRAD_SIZES(rows, columns, WINOGRAD_CALL)
-#undef WINOGRAD_CALL
-}
-
-VF_INLINE void winograd_diff_dst_tile(const bool inside, const int rows, const int columns, const int lanes,
-                                      const cnn_winograd_pixels *from, int64_t c, const cnn_winograd_planes *to)
-{
-    vf half[4][6];
-    for (int r = 0; r < rows; r++) {
-        vf d[4];
-        winograd_load_row(inside, columns, lanes, from, r, c, d);
-        winograd_a(columns, d, half[r]);
-    }
-    for (int s = 0; s < columns + 2; s++) {
-        vf d[4], t[6];
-        for (int r = 0; r < rows; r++) d[r] = half[r][s];
-        winograd_a(rows, d, t);
-        for (int r = 0; r < rows + 2; r++) vf_store(winograd_plane(to, r, s, c), t[r]);
-    }
-}
-
-VF_INLINE void winograd_diff_dst_channels(const int rows, const int columns, const cnn_winograd_pixels *from,
-                                          int64_t channels, const cnn_winograd_planes *to)
-{
-    int64_t c = 0;
-    if (winograd_inside(from, rows, columns))
-        for (; c + VF_WIDTH <= channels; c += VF_WIDTH)
-            winograd_diff_dst_tile(true, rows, columns, VF_WIDTH, from, c, to);
-    for (; c < channels; c += VF_WIDTH)
-        winograd_diff_dst_tile(false, rows, columns, winograd_lanes(channels, c), from, c, to);
+    winograd_read(WINOGRAD_SRC, rows, columns, from, channels, to);
 }
 
 static void winograd_diff_dst(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                               const cnn_winograd_planes *to)
 {
-#define WINOGRAD_CALL(r, s) winograd_diff_dst_channels(r, s, from, channels, to)
-    WINOGRAD_SIZES(rows, columns, WINOGRAD_CALL)
-#undef WINOGRAD_CALL
+    winograd_read(WINOGRAD_DIFF_DST, rows, columns, from, channels, to);
 }
 
-/* `plain`: the whole tile lies in the image, nothing is added or clamped, and the vectors are full. */
-VF_INLINE void winograd_dst_tile(const int rows, const int columns, const bool plain, const int lanes,
-                                 const cnn_winograd_planes *from, int64_t c, const cnn_winograd_store *store)
+static void winograd_strided_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
+                                 const cnn_winograd_planes *to)
+{
+    winograd_read(WINOGRAD_STRIDED, rows, columns, from, channels, to);
+}
+
+static void winograd_strided_diff_dst(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
+                                      const cnn_winograd_planes *to)
+{
+    winograd_read(WINOGRAD_STRIDED_DIFF_DST, rows, columns, from, channels, to);
+}
+
+static void winograd_spread_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
+                                const cnn_winograd_planes *to)
+{
+    winograd_read(WINOGRAD_SPREAD, rows, columns, from, channels, to);
+}
+
+/* ---- from planes to pixels --------------------------------------------------------------------------------------------- */
+
+/* Pixels of m results. */
+VF_INLINE int winograd_results(const cnn_winograd_form form, int m) { return form == CNN_WINOGRAD_SPREAD ? 2 * m : m; }
+
+/* Of the transpose of stride 2: products of odd sources, each before a result. */
+VF_INLINE void winograd_sums(const cnn_winograd_form form, const int m, const vf *t, vf *y)
+{
+    vf sum[CNN_WINOGRAD_MOST];
+    if (form == CNN_WINOGRAD_UNIT) {
+        unit_a_transposed(m, t, y);
+        return;
+    }
+    strided_a_transposed(m, t, sum);
+    for (int i = 0; i < m; i++) {
+        if (form == CNN_WINOGRAD_SPREAD)
+            y[2 * i] = t[WINOGRAD_ODD + i], y[2 * i + 1] = sum[i];
+        else
+            y[i] = vf_add(sum[i], t[WINOGRAD_ODD + i]);
+    }
+}
+
+/* All rows of planes, and all columns of pixels. */
+VF_INLINE void winograd_write_rows(const cnn_winograd_form form, const int columns, int rows,
+                                   const cnn_winograd_planes *from, int64_t c,
+                                   float half[WINOGRAD_ALL][2 * CNN_WINOGRAD_MOST][VF_WIDTH])
+{
+    const bool strided = form != CNN_WINOGRAD_UNIT;
+    for (int r = 0; r < winograd_end(strided, rows); r = winograd_next(strided, rows, r)) {
+        vf t[WINOGRAD_ALL], y[2 * CNN_WINOGRAD_MOST];
+        for (int s = 0; s < WINOGRAD_ALL; s++)
+            if (winograd_used(strided, columns, s)) t[s] = vf_load(winograd_plane(strided, from, r, s, c));
+        winograd_sums(form, columns, t, y);
+        for (int s = 0; s < winograd_results(form, columns); s++) vf_store(half[r][s], y[s]);
+    }
+}
+
+/* `plain`: all rows are wanted, nothing is added or clamped, and the vector is full. */
+VF_INLINE void winograd_write_columns(const cnn_winograd_form form, const int rows, const bool plain, const int lanes,
+                                      float half[WINOGRAD_ALL][2 * CNN_WINOGRAD_MOST][VF_WIDTH], int64_t c,
+                                      const cnn_winograd_store *store)
 {
     const vf low = vf_set1(store->low), high = vf_set1(store->high);
     const vf bias = store->bias == NULL ? vf_zero() : winograd_load(store->bias + c, lanes);
-    vf half[6][4];
-    for (int r = 0; r < rows + 2; r++) {
-        vf t[6];
-        for (int s = 0; s < columns + 2; s++) t[s] = vf_load(winograd_plane(from, r, s, c));
-        winograd_a_transposed(columns, t, half[r]);
-    }
-    for (int s = 0; s < columns && (plain || s < store->columns); s++) {
-        vf t[6], y[4];
-        for (int r = 0; r < rows + 2; r++) t[r] = half[r][s];
-        winograd_a_transposed(rows, t, y);
-        for (int r = 0; r < rows && (plain || r < store->rows); r++) {
-            const int64_t at = r * store->row_stride + s * store->column_stride + c;
+    for (int s = 0; s < store->columns; s++) {
+        const int64_t first = s * store->column_stride + c;
+        vf t[WINOGRAD_ALL], y[2 * CNN_WINOGRAD_MOST];
+        for (int r = 0; r < WINOGRAD_ALL; r++)
+            if (winograd_used(form != CNN_WINOGRAD_UNIT, rows, r)) t[r] = vf_load(half[r][s + store->skip_columns]);
+        winograd_sums(form, rows, t, y);
+        for (int r = 0; r < winograd_results(form, rows); r++) {
             vf value = vf_add(y[r], bias);
-            if (!plain) {
-                if (store->addend != NULL) value = vf_add(value, winograd_load(store->addend + at, lanes));
-                value = vf_clamp(value, low, high);
+            if (plain) {
+                vf_store(store->to + r * store->row_stride + first, value);
+                continue;
             }
+            const int row = r - store->skip_rows;
+            if (row < 0 || row >= store->rows) continue;
+            const int64_t at = row * store->row_stride + first;
+            if (store->addend != NULL) value = vf_add(value, winograd_load(store->addend + at, lanes));
+            value = vf_clamp(value, low, high);
             if (lanes == VF_WIDTH)
                 vf_store(store->to + at, value);
             else
@@ -256,36 +253,53 @@ VF_INLINE void winograd_dst_tile(const int rows, const int columns, const bool p
     }
 }
 
-VF_INLINE void winograd_dst_channels(const int rows, const int columns, const cnn_winograd_planes *from,
-                                     int64_t channels, const cnn_winograd_store *store)
+VF_INLINE void winograd_write(const cnn_winograd_form form, int rows, int columns, const cnn_winograd_planes *from,
+                              int64_t channels, const cnn_winograd_store *store)
 {
-    const bool plain = store->rows == rows && store->columns == columns && store->addend == NULL && !store->clamps;
-    int64_t c = 0;
-    if (plain)
-        for (; c + VF_WIDTH <= channels; c += VF_WIDTH)
-            winograd_dst_tile(rows, columns, true, VF_WIDTH, from, c, store);
-    for (; c < channels; c += VF_WIDTH)
-        winograd_dst_tile(rows, columns, false, winograd_lanes(channels, c), from, c, store);
+    const bool plain = store->rows == winograd_results(form, rows) && store->addend == NULL && !store->clamps;
+    float half[WINOGRAD_ALL][2 * CNN_WINOGRAD_MOST][VF_WIDTH];
+    for (int64_t c = 0; c < channels; c += VF_WIDTH) {
+        const int lanes = winograd_lanes(channels, c);
+        if (columns == 4)
+            winograd_write_rows(form, 4, rows, from, c, half);
+        else
+            winograd_write_rows(form, 3, rows, from, c, half);
+        if (plain && lanes == VF_WIDTH && rows == 4)
+            winograd_write_columns(form, 4, true, VF_WIDTH, half, c, store);
+        else if (plain && lanes == VF_WIDTH)
+            winograd_write_columns(form, 3, true, VF_WIDTH, half, c, store);
+        else if (rows == 4)
+            winograd_write_columns(form, 4, false, lanes, half, c, store);
+        else
+            winograd_write_columns(form, 3, false, lanes, half, c, store);
+    }
 }
 
 static void winograd_dst(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,
                          const cnn_winograd_store *store)
 {
-#define WINOGRAD_CALL(r, s) winograd_dst_channels(r, s, from, channels, store)
-    WINOGRAD_SIZES(rows, columns, WINOGRAD_CALL)
-#undef WINOGRAD_CALL
+    winograd_write(CNN_WINOGRAD_UNIT, rows, columns, from, channels, store);
+}
+
+static void winograd_strided_dst(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,
+                                 const cnn_winograd_store *store)
+{
+    winograd_write(CNN_WINOGRAD_STRIDED, rows, columns, from, channels, store);
+}
+
+static void winograd_spread_dst(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,
+                                const cnn_winograd_store *store)
+{
+    winograd_write(CNN_WINOGRAD_SPREAD, rows, columns, from, channels, store);
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
-/* What `weights` and `diff_weights` are, with the matrix of a form along an axis: constants in every caller. */
-typedef void winograd_g_fn(const vf g[3], vf t[CNN_WINOGRAD_POINTS]);
-typedef void winograd_g_transposed_fn(const vf s[CNN_WINOGRAD_POINTS], vf g[3]);
-
-VF_INLINE void winograd_weight_row(const float row[3], winograd_g_fn *const along, int64_t count, const float *g,
-                                   int channels, float *to, int64_t plane)
+VF_INLINE void winograd_weight_row(const bool strided, int row, int64_t count, const float *g, int channels, float *to,
+                                   int64_t plane)
 {
-    const vf g0 = vf_set1(row[0]), g1 = vf_set1(row[1]), g2 = vf_set1(row[2]);
+    const float *const factors = strided ? strided_g_rows[row] : unit_g_rows[row];
+    const vf g0 = vf_set1(factors[0]), g1 = vf_set1(factors[1]), g2 = vf_set1(factors[2]);
     for (int64_t i = 0; i < count; i++, g += 9 * channels, to += channels)
         for (int c = 0; c < channels; c += VF_WIDTH) {
             vf half[3], t[CNN_WINOGRAD_POINTS];
@@ -294,13 +308,33 @@ VF_INLINE void winograd_weight_row(const float row[3], winograd_g_fn *const alon
                 half[s] = vf_fmadd(g2, vf_load(from + 6 * channels),
                                    vf_fmadd(g1, vf_load(from + 3 * channels), vf_mul(g0, vf_load(from))));
             }
-            along(half, t);
+            if (strided)
+                strided_g(half, t);
+            else
+                unit_g(half, t);
             for (int s = 0; s < CNN_WINOGRAD_POINTS; s++) vf_store(to + s * plane + c, t[s]);
         }
 }
 
-VF_INLINE void winograd_filter(winograd_g_transposed_fn *const along, const float *from, int64_t plane, int64_t channels,
-                               float *g)
+static void winograd_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
+{
+    winograd_weight_row(false, row, count, g, channels, to, plane);
+}
+
+static void winograd_strided_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
+{
+    winograd_weight_row(true, row, count, g, channels, to, plane);
+}
+
+VF_INLINE void winograd_g_transposed(const bool strided, const vf s[CNN_WINOGRAD_POINTS], vf g[3])
+{
+    if (strided)
+        strided_g_transposed(s, g);
+    else
+        unit_g_transposed(s, g);
+}
+
+VF_INLINE void winograd_filter(const bool strided, const float *from, int64_t plane, int64_t channels, float *g)
 {
     for (int64_t c = 0; c < channels; c += VF_WIDTH) {
         const int lanes = winograd_lanes(channels, c);
@@ -309,163 +343,35 @@ VF_INLINE void winograd_filter(winograd_g_transposed_fn *const along, const floa
             vf s[CNN_WINOGRAD_POINTS];
             for (int i = 0; i < CNN_WINOGRAD_POINTS; i++)
                 s[i] = winograd_load(from + (CNN_WINOGRAD_POINTS * r + i) * plane + c, lanes);
-            along(s, half[r]);
+            winograd_g_transposed(strided, s, half[r]);
         }
         for (int s = 0; s < 3; s++) {
             vf column[CNN_WINOGRAD_POINTS], t[3];
             for (int r = 0; r < CNN_WINOGRAD_POINTS; r++) column[r] = half[r][s];
-            along(column, t);
+            winograd_g_transposed(strided, column, t);
             for (int r = 0; r < 3; r++) vf_store_tail(g + (3 * r + s) * channels + c, t[r], lanes);
         }
     }
 }
 
-static void winograd_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
-{
-    winograd_weight_row(winograd_g_rows[row], winograd_g, count, g, channels, to, plane);
-}
-
 static void winograd_diff_weights(const float *from, int64_t plane, int64_t channels, float *g)
 {
-    winograd_filter(winograd_g_transposed, from, plane, channels, g);
+    winograd_filter(false, from, plane, channels, g);
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------------ */
-
-#define WINOGRAD_ROWS 6 /* 6 x 2 accumulators, 2 weights, 1 broadcast: 15 of 16 registers */
-
-#define WINOGRAD_LINE 16 /* floats in a line of cache */
-
-/* What the next product reads, fetched evenly while this one computes, a line after each `step` in channels: in a burst, memory
- * would be waited for between two spells of arithmetic. NULL: it is near already, and not worth breaking the loop. */
-typedef struct winograd_ahead {
-    const float *next;
-    int64_t step;
-} winograd_ahead;
-
-/* One register tile: `rows` and `vectors` are constants in every caller. */
-VF_INLINE void winograd_product_tile(const int rows, const int vectors, int64_t ic, const float *v, int64_t v_stride,
-                                     const float *u, bool add, float *m, int64_t m_stride, winograd_ahead *ahead)
+static void winograd_strided_diff_weights(const float *from, int64_t plane, int64_t channels, float *g)
 {
-    vf sum[WINOGRAD_ROWS][2];
-    const float *x[WINOGRAD_ROWS];
-    for (int r = 0; r < rows; r++) {
-        x[r] = v + r * v_stride;
-        for (int i = 0; i < vectors; i++) sum[r][i] = add ? vf_load(m + r * m_stride + i * VF_WIDTH) : vf_zero();
-    }
-    for (int64_t begin = 0, end; begin < ic; begin = end) {
-        end = ic;
-        if (ahead->next != NULL) {
-            end = begin + ahead->step < ic ? begin + ahead->step : ic;
-            VF_FETCH_SOON(ahead->next);
-            ahead->next += WINOGRAD_LINE;
-        }
-        for (int64_t c = begin; c < end; c++) {
-            vf w[2];
-            for (int i = 0; i < vectors; i++) w[i] = vf_load(u + i * VF_WIDTH);
-            for (int r = 0; r < rows; r++) {
-                const vf value = vf_set1(x[r][c]);
-                for (int i = 0; i < vectors; i++) sum[r][i] = vf_fmadd(value, w[i], sum[r][i]);
-            }
-            u += vectors * VF_WIDTH;
-        }
-    }
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < vectors; i++) vf_store(m + r * m_stride + i * VF_WIDTH, sum[r][i]);
+    winograd_filter(true, from, plane, channels, g);
 }
 
-/* Tiles in register tiles of nearly equal height: one of few rows would wait for its own sums. */
-VF_INLINE void winograd_product_tiles(const int vectors, int64_t tiles, int64_t ic, const float *v, int64_t v_stride,
-                                      const float *u, bool add, float *m, int64_t m_stride, const float *next)
-{
-    const int64_t parts = (tiles + WINOGRAD_ROWS - 1) / WINOGRAD_ROWS;
-    const int64_t step = parts * WINOGRAD_LINE / (2 * VF_WIDTH);
-    winograd_ahead ahead = {next, step < 1 ? 1 : step};
-    for (int64_t part = 0; part < parts; part++) {
-        const int64_t rows = tiles / parts + (part < tiles % parts);
-        switch (rows) {
-        case 6: winograd_product_tile(6, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 5: winograd_product_tile(5, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 4: winograd_product_tile(4, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 3: winograd_product_tile(3, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 2: winograd_product_tile(2, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        default: winograd_product_tile(1, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        }
-        v += rows * v_stride;
-        m += rows * m_stride;
-    }
-}
-
-static void winograd_product(int64_t tiles, int64_t ic, const float *v, int64_t v_stride, const float *u, int vectors,
-                             bool add, float *m, int64_t m_stride, const float *next)
-{
-    if (vectors == 2)
-        winograd_product_tiles(2, tiles, ic, v, v_stride, u, add, m, m_stride, next);
-    else
-        winograd_product_tiles(1, tiles, ic, v, v_stride, u, add, m, m_stride, next);
-}
-
-VF_INLINE void winograd_outer_tile(const int height, const int vectors, int64_t tiles, const float *v, const float *d,
-                                   bool add, int64_t stride, float *sums)
-{
-    vf sum[WINOGRAD_ROWS][2];
-    for (int r = 0; r < height; r++)
-        for (int i = 0; i < vectors; i++) sum[r][i] = vf_zero();
-    for (int64_t t = 0; t < tiles; t++) {
-        vf col[2];
-        for (int i = 0; i < vectors; i++) col[i] = vf_load(d + i * VF_WIDTH);
-        for (int r = 0; r < height; r++) {
-            const vf value = vf_set1(v[r]);
-            for (int i = 0; i < vectors; i++) sum[r][i] = vf_fmadd(value, col[i], sum[r][i]);
-        }
-        v += 2 * VF_WIDTH;
-        d += 2 * VF_WIDTH;
-    }
-    for (int r = 0; r < height; r++)
-        for (int i = 0; i < vectors; i++) {
-            float *to = sums + r * stride + i * VF_WIDTH;
-            vf_store(to, add ? vf_add(vf_load(to), sum[r][i]) : sum[r][i]);
-        }
-}
-
-VF_INLINE void winograd_outer_tiles(const int vectors, int64_t tiles, int height, const float *v, const float *d,
-                                    bool add, int64_t stride, float *sums)
-{
-    const int parts = (height + WINOGRAD_ROWS - 1) / WINOGRAD_ROWS;
-    for (int part = 0; part < parts; part++) {
-        const int rows = height / parts + (part < height % parts);
-        switch (rows) {
-        case 6: winograd_outer_tile(6, vectors, tiles, v, d, add, stride, sums); break;
-        case 5: winograd_outer_tile(5, vectors, tiles, v, d, add, stride, sums); break;
-        case 4: winograd_outer_tile(4, vectors, tiles, v, d, add, stride, sums); break;
-        case 3: winograd_outer_tile(3, vectors, tiles, v, d, add, stride, sums); break;
-        case 2: winograd_outer_tile(2, vectors, tiles, v, d, add, stride, sums); break;
-        default: winograd_outer_tile(1, vectors, tiles, v, d, add, stride, sums); break;
-        }
-        v += rows;
-        sums += rows * stride;
-    }
-}
-
-static void winograd_outer(int64_t tiles, int height, const float *v, const float *d, int vectors, bool add,
-                           int64_t stride, float *sums)
-{
-    if (vectors == 2)
-        winograd_outer_tiles(2, tiles, height, v, d, add, stride, sums);
-    else
-        winograd_outer_tiles(1, tiles, height, v, d, add, stride, sums);
-}
-
-#define CNN_KERNELS_WINOGRAD                                                                          \
-    {                                                                                                 \
-        .form = {[CNN_WINOGRAD_UNIT] = CNN_KERNELS_WINOGRAD_UNIT,                                     \
-                 [CNN_WINOGRAD_STRIDED] = CNN_KERNELS_WINOGRAD_STRIDED,                               \
-                 [CNN_WINOGRAD_SPREAD] = CNN_KERNELS_WINOGRAD_SPREAD},                                \
-        .product = winograd_product, .outer = winograd_outer                                          \
-    }
-
-#define CNN_KERNELS_WINOGRAD_UNIT                                                                     \
-    {                                                                                                 \
-        .src = winograd_src, .diff_dst = winograd_diff_dst, .dst = winograd_dst,                      \
-        .weights = winograd_weights, .diff_weights = winograd_diff_weights                            \
+#define CNN_KERNELS_WINOGRAD                                                                                      \
+    {                                                                                                             \
+        .form = {[CNN_WINOGRAD_UNIT] = {.src = winograd_src, .diff_dst = winograd_diff_dst, .dst = winograd_dst,  \
+                                        .weights = winograd_weights, .diff_weights = winograd_diff_weights},      \
+                 [CNN_WINOGRAD_STRIDED] = {.src = winograd_strided_src, .diff_dst = winograd_strided_diff_dst,    \
+                                           .dst = winograd_strided_dst, .weights = winograd_strided_weights,      \
+                                           .diff_weights = winograd_strided_diff_weights},                        \
+                 [CNN_WINOGRAD_SPREAD] = {.src = winograd_spread_src, .dst = winograd_spread_dst,                 \
+                                          .weights = winograd_strided_weights}},                                  \
+        .product = winograd_product, .outer = winograd_outer                                                      \
     }
