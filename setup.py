@@ -51,7 +51,8 @@ GCC_VECTOR_FLAGS = ["-fno-unswitch-loops", "-fno-split-loops"]
 
 # isa/<name>.c: the architecture that it is for, and its flags (docs/isa.md). Scalar is for every one.
 ISAS = {
-    "sse2": ("x86_64", ["-fno-schedule-insns2"]),  # gcc's; smaller, and on SSE2 not slower
+    # Gcc's; smaller, and on SSE2 not slower.
+    "sse2": ("x86_64", ["-fno-schedule-insns2", "-fno-align-functions", "-fno-align-jumps", "-fno-align-loops"]),
     "avx2": ("x86_64", ["-mtune=haswell", "-mavx2", "-mfma", "-mprfchw"]),
     "avx512": (
         "x86_64",
