@@ -20,7 +20,7 @@
 #define SHARE_PIXELS 512        /* a share smaller than this would take as long to add up */
 #define SHARES_BYTES (16 << 20) /* of all shares together, unless one is larger */
 #define TASKS_PER_THREAD 2
-#define LEAST_COLUMNS 32
+#define MANY_ROWS 4             /* times the columns */
 #define PART_BYTES (1 << 20)    /* of sums that a task goes over with each block */
 #define LEAST_STEP 4            /* bytes: fetching one line again and again takes a third of the time of AVX2's kernel */
 
@@ -68,9 +68,11 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         .pixels = conv->n * conv->oh * conv->ow,
     };
     const bool few_pixels = plan.pixels < 2 * SHARE_PIXELS;
-    /* The narrower side makes the columns, since these are packed. But few columns leave no time to wait for the rows, which
-     * nobody fetches. Of few pixels, sums had better lie as the weights do. */
-    const bool turned = (oc >= ic) == (cnn_min_i64(ic, oc) >= LEAST_COLUMNS);
+    /* The narrower side makes the columns, since these are packed, if it fills the two vectors of a tile, or one for many
+     * rows: with less, sums wait for each other. Of few pixels, sums had better lie as the weights do. */
+    const int64_t narrow = cnn_min_i64(ic, oc), wide = cnn_max_i64(ic, oc), lanes = kernels->width;
+    const bool fills = narrow >= 2 * lanes || (narrow >= lanes && wide >= MANY_ROWS * narrow);
+    const bool turned = (oc >= ic) == fills;
     plan.pointwise = plan.taps == 1 && (few_pixels || padded_work(oc, ic, kernels) <
                                                           (turned ? 1.1 : 0.9) * padded_work(ic, oc, kernels));
     plan.row_channels = plan.pointwise ? oc : ic;
