@@ -376,10 +376,13 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     block.panel_end = cnn_split(plan->cols.count, plan->col_parts, col_part + 1);
     const int64_t begin = cnn_split(plan->blocks, plan->shares, share);
     const int64_t end = cnn_split(plan->blocks, plan->shares, share + 1);
+    /* Where tasks are whole shares, this thread's next one most likely begins where this one ends. */
+    const bool whole = plan->groups * plan->row_parts * plan->col_parts == 1;
+    const int64_t fetched = whole ? plan->blocks : end;
     for (int64_t b = begin; b < end; b++) {
         locate_block(job, group, b, &block);
         pack_cols(job, &block);
-        fetch_block(job, b + 1, end, &block);
+        fetch_block(job, b + 1, fetched, &block);
         sum_block(job, &block, share, group, row_part, plan->in_place || b > begin);
     }
 }
