@@ -7,19 +7,22 @@
 static const uint8_t unit_first[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18,
                                      19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36};
 static const uint8_t unit_place[] = {
-    0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3,
+    0, 0, 0, 0, 0, 1, /* row by row of points */
+    0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3,
 };
 static const uint8_t strided_first[] = {
-    0,  1,  2,  3,  4,  5,  /* row by row: five points, and four odd sources that share weights */
+    0,  1,  2,  3,  4,  5, /* five points, and the odd sources, which share weights */
     9,  10, 11, 12, 13, 14, 18, 19, 20, 21, 22, 23, 27, 28, 29, 30, 31, 32, 36, 37, 38, 39, 40, 41,
-    45, 49, 53, 57, 61, 65, /* four, and in the end sixteen that share them */
+    45, 49, 53, 57, 61, 65, /* the row of the odd sources */
     81,
 };
 static const uint8_t strided_place[] = {
-    0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1,
-    0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 2, 2, 2, 3, 2, 2, 2, 3, /* five rows of points */
-    0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 1, 1, 3, /* five columns of odd rows */
-    0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 2, 2, 2, 3, /* odd rows and columns */
+    0, 0, 0, 0, 1, 0, 0, 0, 1, /* row by row: five points, four odd sources */
+    0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 2, 2, 2, 3, 2, 2, 2, 3,
+    0, 0, 0, 2, /* odd sources of a row, column by column of points */
+    0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 1, 1, 3,
+    0, 0, 0, 1, /* odd sources of both, row by row */
+    0, 0, 0, 1, 0, 0, 0, 1, 2, 2, 2, 3,
 };
 static const cnn_winograd_layout unit = {CNN_WINOGRAD_FILTER, unit_first, unit_place};
 static const cnn_winograd_layout strided = {CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW, strided_first, strided_place};
