@@ -41,8 +41,10 @@ typedef struct pass_plan {
 #define LEAST_EVEN 16            /* nor are blocks made as small as this to be as many as threads want */
 #define TASKS_PER_THREAD 2
 #define GROUP_CHANNELS 64
-#define SHARED_BYTES (12 << 20) /* of V of a chunk */
-#define SHARED_TILES 64         /* of a block of it */
+#define LEAST_STRIDED_TILES 12   /* the same of stride 2, whose tiles have more planes */
+#define STRIDED_GROUP 32
+#define SHARED_BYTES (6 << 20)   /* of V of a chunk */
+#define SHARED_TILES 64          /* of a block of it */
 #define SHARED_CHANNELS 32
 #define MANY_WEIGHTS (1 << 20)  /* bytes: fewer lie in the second-level cache, or come near by themselves */
 #define IC_BLOCK 256
@@ -67,12 +69,13 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     const cnn_winograd_tiles *t = &plan.tiles;
     plan.panels = cnn_conv_panels_of(t->oc, kernels);
     plan.v_row = cnn_round_up(t->ic, plan.panels.lanes);
-    plan.group = panels_in(GROUP_CHANNELS, &plan.panels);
+    const bool unit = t->form == CNN_WINOGRAD_UNIT;
+    plan.group = panels_in(unit ? GROUP_CHANNELS : STRIDED_GROUP, &plan.panels);
     const int64_t tile_bytes = t->layout->planes * (int64_t)sizeof(float);
     const int64_t fitting = BLOCK_BYTES / tile_bytes / (plan.v_row + plan.group * plan.panels.width);
     const int64_t tasks = TASKS_PER_THREAD * threads, shares = panels_in(SHARED_CHANNELS, &plan.panels);
     plan.chunks = even_blocks(t->count, cnn_ceil_div(t->count, cnn_min_i64(cnn_max_i64(fitting, 1), MOST_TILES)), tasks);
-    plan.shared = fitting < LEAST_TILES || (plan.chunks < tasks && plan.panels.count >= tasks * shares);
+    plan.shared = fitting < (unit ? LEAST_TILES : LEAST_STRIDED_TILES) || (plan.chunks < tasks && plan.panels.count >= tasks * shares);
     if (plan.shared) {
         plan.chunks = cnn_ceil_div(t->count, cnn_max_i64(SHARED_BYTES / tile_bytes / plan.v_row, SHARED_TILES));
         plan.chunk_tiles = cnn_ceil_div(t->count, plan.chunks);
