@@ -3,6 +3,32 @@
 #include "simd/inline.h"
 #include "ukernels/winograd.h"
 
+/* ---- what both have: the points +-p, +-q ------------------------------------------------------------------------------- */
+
+/* The first four of A: values at them of the polynomial with coefficients d. */
+VF_INLINE void winograd_values(const float p, const float q, const int m, const vf *d, vf *t)
+{
+    const vf even_p = vf_fmadd(vf_set1(p * p), d[2], d[0]), even_q = vf_fmadd(vf_set1(q * q), d[2], d[0]);
+    vf odd_p = vf_mul(vf_set1(p), d[1]), odd_q = vf_mul(vf_set1(q), d[1]);
+    if (m == 4)
+        odd_p = vf_fmadd(vf_set1(p * p * p), d[3], odd_p), odd_q = vf_fmadd(vf_set1(q * q * q), d[3], odd_q);
+    t[0] = vf_add(even_p, odd_p);
+    t[1] = vf_sub(even_p, odd_p);
+    t[2] = vf_add(even_q, odd_q);
+    t[3] = vf_sub(even_q, odd_q);
+}
+
+/* A^T of them, and of four results with infinity, t[4]. */
+VF_INLINE void winograd_values_transposed(const float p, const float q, const int m, const vf *t, vf *y)
+{
+    const vf even_p = vf_add(t[0], t[1]), odd_p = vf_sub(t[0], t[1]);
+    const vf even_q = vf_add(t[2], t[3]), odd_q = vf_sub(t[2], t[3]);
+    y[0] = vf_add(even_p, even_q);
+    y[1] = vf_fmadd(vf_set1(q), odd_q, vf_mul(vf_set1(p), odd_p));
+    y[2] = vf_fmadd(vf_set1(q * q), even_q, vf_mul(vf_set1(p * p), even_p));
+    if (m == 4) y[3] = vf_fmadd(vf_set1(q * q * q), odd_q, vf_fmadd(vf_set1(p * p * p), odd_p, t[4]));
+}
+
 /* ---- stride 1: the points +-p, +-q, infinity, 0, and powers ---------------------------------------------------------- */
 
 #define UNIT_P 0.75f
@@ -11,8 +37,6 @@
 #define UNIT_QQ 2.25f
 #define UNIT_PP_QQ 2.8125f  /* p^2 + q^2 */
 #define UNIT_PPQQ 1.265625f /* p^2 q^2 */
-#define UNIT_PPP 0.421875f
-#define UNIT_QQQ 3.375f
 /* G divides by prod (point - other points): 2 p^2 (p^2 - q^2), 2 q^2 (q^2 - p^2), p^2 q^2. */
 #define UNIT_GP (-1.0f / 1.8984375f)
 #define UNIT_GQ (1.0f / 7.59375f)
@@ -41,35 +65,22 @@ VF_INLINE void unit_b(const int m, const vf *d, vf *t)
     t[3] = vf_sub(even_q, odd_q);
 }
 
-/* A: values at the points of the polynomial with coefficients d. */
+/* A. */
 VF_INLINE void unit_a(const int m, const vf *d, vf *t)
 {
-    const vf even_p = vf_fmadd(vf_set1(UNIT_PP), d[2], d[0]), even_q = vf_fmadd(vf_set1(UNIT_QQ), d[2], d[0]);
-    vf odd_p = vf_mul(vf_set1(UNIT_P), d[1]), odd_q = vf_mul(vf_set1(UNIT_Q), d[1]);
+    winograd_values(UNIT_P, UNIT_Q, m, d, t);
     t[4] = d[m - 1];
-    if (m == 4) {
-        odd_p = vf_fmadd(vf_set1(UNIT_PPP), d[3], odd_p), odd_q = vf_fmadd(vf_set1(UNIT_QQQ), d[3], odd_q);
-        t[5] = d[0];
-    }
-    t[0] = vf_add(even_p, odd_p);
-    t[1] = vf_sub(even_p, odd_p);
-    t[2] = vf_add(even_q, odd_q);
-    t[3] = vf_sub(even_q, odd_q);
+    if (m == 4) t[5] = d[0];
 }
 
 /* A^T. */
 VF_INLINE void unit_a_transposed(const int m, const vf *t, vf *y)
 {
-    const vf even_p = vf_add(t[0], t[1]), odd_p = vf_sub(t[0], t[1]);
-    const vf even_q = vf_add(t[2], t[3]), odd_q = vf_sub(t[2], t[3]);
-    y[0] = vf_add(even_p, even_q);
-    y[1] = vf_fmadd(vf_set1(UNIT_Q), odd_q, vf_mul(vf_set1(UNIT_P), odd_p));
-    y[2] = vf_fmadd(vf_set1(UNIT_QQ), even_q, vf_mul(vf_set1(UNIT_PP), even_p));
-    if (m == 3) y[2] = vf_add(y[2], t[4]);
-    if (m == 4) {
+    winograd_values_transposed(UNIT_P, UNIT_Q, m, t, y);
+    if (m == 3)
+        y[2] = vf_add(y[2], t[4]);
+    else
         y[0] = vf_add(y[0], t[5]);
-        y[3] = vf_fmadd(vf_set1(UNIT_QQQ), odd_q, vf_fmadd(vf_set1(UNIT_PPP), odd_p, t[4]));
-    }
 }
 
 VF_INLINE void unit_g(const vf g[3], vf t[CNN_WINOGRAD_POINTS])
@@ -117,8 +128,6 @@ VF_INLINE void unit_g_transposed(const vf s[CNN_WINOGRAD_POINTS], vf g[3])
 #define STRIDED_QQ 2.25f
 #define STRIDED_PP_QQ 2.5f  /* p^2 + q^2 */
 #define STRIDED_PPQQ 0.5625f /* p^2 q^2 */
-#define STRIDED_PPP 0.125f
-#define STRIDED_QQQ 3.375f
 /* What G divides by: 2 p (p^2 - q^2), 2 q (q^2 - p^2). */
 #define STRIDED_GP (-1.0f / 2.0f)
 #define STRIDED_GQ (1.0f / 6.0f)
@@ -137,30 +146,17 @@ VF_INLINE void strided_b(const int m, const vf *d, const int step, vf *t)
     if (m == 4) t[4] = vf_fmadd(vf_set1(STRIDED_PPQQ), d0, vf_fnmadd(vf_set1(STRIDED_PP_QQ), d2, d[4 * step]));
 }
 
-/* A: values at the points of the polynomial with coefficients d. */
+/* A. */
 VF_INLINE void strided_a(const int m, const vf *d, vf *t)
 {
-    const vf even_p = vf_fmadd(vf_set1(STRIDED_PP), d[2], d[0]), even_q = vf_fmadd(vf_set1(STRIDED_QQ), d[2], d[0]);
-    vf odd_p = vf_mul(vf_set1(STRIDED_P), d[1]), odd_q = vf_mul(vf_set1(STRIDED_Q), d[1]);
-    if (m == 4) {
-        odd_p = vf_fmadd(vf_set1(STRIDED_PPP), d[3], odd_p), odd_q = vf_fmadd(vf_set1(STRIDED_QQQ), d[3], odd_q);
-        t[4] = d[3];
-    }
-    t[0] = vf_add(even_p, odd_p);
-    t[1] = vf_sub(even_p, odd_p);
-    t[2] = vf_add(even_q, odd_q);
-    t[3] = vf_sub(even_q, odd_q);
+    winograd_values(STRIDED_P, STRIDED_Q, m, d, t);
+    if (m == 4) t[4] = d[3];
 }
 
 /* A^T. */
 VF_INLINE void strided_a_transposed(const int m, const vf *t, vf *y)
 {
-    const vf even_p = vf_add(t[0], t[1]), odd_p = vf_sub(t[0], t[1]);
-    const vf even_q = vf_add(t[2], t[3]), odd_q = vf_sub(t[2], t[3]);
-    y[0] = vf_add(even_p, even_q);
-    y[1] = vf_fmadd(vf_set1(STRIDED_Q), odd_q, vf_mul(vf_set1(STRIDED_P), odd_p));
-    y[2] = vf_fmadd(vf_set1(STRIDED_QQ), even_q, vf_mul(vf_set1(STRIDED_PP), even_p));
-    if (m == 4) y[3] = vf_fmadd(vf_set1(STRIDED_QQQ), odd_q, vf_fmadd(vf_set1(STRIDED_PPP), odd_p, t[4]));
+    winograd_values_transposed(STRIDED_P, STRIDED_Q, m, t, y);
 }
 
 /* G by rows, the last for the middle tap. */
