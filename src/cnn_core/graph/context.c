@@ -202,12 +202,24 @@ static cnn_status check_diff_bound(const cnn_context *context)
     return CNN_OK;
 }
 
+static void describe_call(const cnn_context *context, cnn_pass pass, int32_t s, void **src, cnn_call *call);
+
+/* What a source lacks whose step was deferred. */
+static void describe_prologue(const cnn_context *context, cnn_pass pass, cnn_value deferred, cnn_prologue *prologue)
+{
+    void *src[CNN_MAX_SOURCES];
+    cnn_call call;
+    describe_call(context, pass, context->plan->graph.values[deferred].producer, src, &call);
+    call.node->row->prologue(&call, prologue);
+}
+
 static void describe_call(const cnn_context *context, cnn_pass pass, int32_t s, void **src, cnn_call *call)
 {
     const cnn_step *step = &context->plan->graph.steps[s];
     const cnn_step_plan *own = &context->plan->steps[s];
     const size_t saved = pass != CNN_PASS_FORWARD && own->saved_again != CNN_NO_BUFFER ? own->saved_again : own->saved;
-    for (int32_t i = 0; i < step->node.num_sources; i++) src[i] = data_of(context, pass, step->source[i]);
+    for (int32_t i = 0; i < step->node.num_sources; i++) 
+        src[i] = data_of(context, pass, cnn_step_reads(&context->plan->graph, step, i));
     for (int32_t i = step->node.num_sources; i <= step->node.row->max_sources && i < CNN_MAX_SOURCES; i++) src[i] = NULL;
     *call = (cnn_call){
         .node = &step->node,
@@ -221,6 +233,7 @@ static void describe_call(const cnn_context *context, cnn_pass pass, int32_t s, 
         .random_seed = context->random_seed,
         .random_call = context->random_call,
     };
+    if (step->node.prologue) describe_prologue(context, pass, step->source[0], &call->prologue);
 }
 
 /* Lets the step that watches this one, if there is one, get ready. */

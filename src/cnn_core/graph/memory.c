@@ -37,11 +37,11 @@ static bool is_computed(const cnn_plan *plan, cnn_value v)
     return plan->graph.values[v].kind == CNN_VALUE_RESULT && plan->graph.values[v].producer >= 0;
 }
 
-/* Between two steps of a chain: never there as a whole. */
+/* Between two steps of a chain, or deferred: never there as a whole. */
 static bool is_passing(const cnn_plan *plan, cnn_value v)
 {
     const int32_t producer = plan->graph.values[v].producer;
-    return cnn_plan_run_end(plan, producer) != producer;
+    return cnn_plan_run_end(plan, producer) != producer || plan->graph.steps[producer].node.deferred;
 }
 
 /* An output that nobody reads in backward is written straight into the caller's memory, and its gradient read from there. */

@@ -120,6 +120,7 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
         }
         if (given != NULL) status = cnn_plan_store_constants(plan, constants);
         if (given != NULL && status == CNN_OK) status = cnn_plan_chains(plan);
+        if (status == CNN_OK) status = cnn_plan_defer(plan);
         if (status == CNN_OK) cnn_plan_watches(plan);
         if (status == CNN_OK) status = cnn_plan_recompute(plan);
         if (status == CNN_OK) status = cnn_plan_memory(plan);

@@ -114,6 +114,11 @@ cnn_status cnn_plan_read_constant(const cnn_plan *plan, cnn_value value, void *d
 /* Connects steps with those that watch them. (watch.c) */
 void cnn_plan_watches(cnn_plan *plan);
 
+/* Leaves results that are cheap to make to the one step that reads them. (defer.c) */
+cnn_status cnn_plan_defer(cnn_plan *plan);
+/* The value that a step reads as its source i: of a deferred source, that one's own. */
+cnn_value cnn_step_reads(const cnn_graph *graph, const cnn_step *step, int32_t i);
+
 /* Bytes of workspace that a pass of a step uses, and begins behind: that of the step whose result it watches, which needs its
  * own at the same time. */
 size_t cnn_step_workspace(const cnn_plan *plan, int32_t step, cnn_pass pass, int32_t threads);

@@ -132,7 +132,8 @@ static cnn_status batch_infer(cnn_node *node)
 
 static size_t batch_saved(const cnn_node *node)
 {
-    return cnn_norm_saved_bytes(cnn_norm_channels(node));
+    const cnn_norm_columns view = whole_batch(node);
+    return node->deferred ? cnn_norm_columns_deferred_bytes(&view) : cnn_norm_saved_bytes(view.channels);
 }
 
 static size_t batch_workspace(const cnn_node *node, bool backward, int32_t threads)
@@ -176,6 +177,18 @@ static void batch_watch(const cnn_call *call, cnn_watch *watch)
     cnn_norm_columns_watch(&view, call, watch);
 }
 
+static bool batch_defers(const cnn_node *node)
+{
+    const cnn_norm_columns view = whole_batch(node);
+    return node->src_shape[NORM_SRC].rank == 4 && cnn_norm_columns_defers(&view, node);
+}
+
+static void batch_prologue(const cnn_call *call, cnn_prologue *prologue)
+{
+    const cnn_norm_columns view = whole_batch(call->node);
+    cnn_norm_columns_prologue(&view, call, prologue);
+}
+
 const cnn_op_row cnn_op_batch_norm = {
     .name = "batch_norm",
     .fields = cnn_fields_norm,
@@ -197,6 +210,8 @@ const cnn_op_row cnn_op_batch_norm = {
     .fuses = batch_fuses,
     .watches = batch_watches,
     .watch = batch_watch,
+    .defers = batch_defers,
+    .prologue = batch_prologue,
     .writes = SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) | SRC(NORM_NUM_BATCHES),
     .as_affine = as_affine,
     .reference_forward = cnn_ref_batch_norm_forward,

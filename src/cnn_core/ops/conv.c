@@ -46,16 +46,26 @@ int64_t cnn_conv_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kern
     return algorithm->pieces == NULL ? 0 : algorithm->pieces(conv, pass, kernels);
 }
 
+bool cnn_conv_prologues(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    const cnn_conv_algorithm *algorithm = choose(conv, pass);
+    return algorithm->prologues != NULL && algorithm->prologues(conv, pass, kernels);
+}
+
 bool cnn_conv_reorders(const cnn_conv *conv, cnn_conv_pass pass)
 {
     return choose(conv, pass)->reorders && cnn_conv_reads_all_taps(conv, pass);
 }
 
+bool cnn_conv_is_flat(const cnn_conv *conv)
+{
+    return conv->kh == 1 && conv->kw == 1 && conv->stride[0] == 1 && conv->stride[1] == 1 && conv->padding[0] == 0 &&
+           conv->padding[1] == 0 && conv->ih == conv->oh && conv->iw == conv->ow;
+}
+
 void cnn_conv_flatten(cnn_conv *conv)
 {
-    const bool moves = conv->kh != 1 || conv->kw != 1 || conv->stride[0] != 1 || conv->stride[1] != 1 ||
-                       conv->padding[0] != 0 || conv->padding[1] != 0 || conv->ih != conv->oh || conv->iw != conv->ow;
-    if (moves) return;
+    if (!cnn_conv_is_flat(conv)) return;
     conv->iw = conv->ow = conv->n * conv->oh * conv->ow;
     conv->n = conv->ih = conv->oh = 1;
 }
@@ -193,6 +203,7 @@ static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, con
         .padding = {a->conv.padding[0], a->conv.padding[1]},
         .direct = node->direct,
         .packed = node->packed,
+        .prologue = node->prologue,
     };
     int64_t stride[CNN_MAX_RANK];
     cnn_shape_strides(weights, !node->row_major[1], stride);
@@ -269,6 +280,7 @@ static cnn_status forward(const cnn_call *call, const direction *d)
     *(d->transposed ? &pass.y : &pass.x) = call->src[0];
     pass.weights = call->src[1];
     pass.bias = call->src[2];
+    if (call->node->prologue) pass.prologue = &call->prologue;
     pass.packed = call->packed;
     if (call->node->epilogue.adds) pass.addend = call->src[call->node->row->max_sources];
     if (call->node->epilogue.activates) pass.activation = &call->node->epilogue.activation;
@@ -335,6 +347,13 @@ static bool conv2d_band(const cnn_node *node, int64_t first, int64_t rows, cnn_n
     return true;
 }
 
+static bool conv2d_takes_prologue(const cnn_node *node)
+{
+    const cnn_conv conv = conv_of(node, &plain);
+    return cnn_conv_prologues(&conv, CNN_CONV_FORWARD, node->kernels) &&
+           (!node->wanted[1] || cnn_conv_prologues(&conv, CNN_CONV_BACKWARD_WEIGHTS, node->kernels));
+}
+
 static int64_t pieces(const cnn_node *node, const direction *d)
 {
     const cnn_conv conv = conv_of(node, d);
@@ -364,6 +383,7 @@ static cnn_status backward(const cnn_call *call, const direction *d)
     }
     if (call->diff_src[1] != NULL) {
         pass.pass = CNN_CONV_BACKWARD_WEIGHTS;
+        if (call->node->prologue) pass.prologue = &call->prologue;
         pass.out = call->diff_src[1];
         cnn_conv_run(&pass);
     }
@@ -449,6 +469,7 @@ const cnn_op_row cnn_op_conv2d = {
     .band = conv2d_band,
     .reorders = conv2d_reorders,
     .pieces = conv2d_pieces,
+    .takes_prologue = conv2d_takes_prologue,
     .reference_forward = cnn_ref_conv2d_forward,
     .reference_backward = cnn_ref_conv2d_backward,
 };

@@ -23,6 +23,7 @@ typedef struct cnn_conv {
     int64_t weights_stride[4];                  /* in elements, of (oc, ic / groups, kh, kw) */
     bool direct;                                /* Winograd is not wanted */
     bool packed;                                /* the weights come packed: no workspace is needed for them */
+    bool prologue;                              /* forward and backward weights read x through one */
 } cnn_conv;
 
 typedef enum cnn_conv_pass { CNN_CONV_FORWARD, CNN_CONV_BACKWARD_DATA, CNN_CONV_BACKWARD_WEIGHTS } cnn_conv_pass;
@@ -35,6 +36,7 @@ typedef struct cnn_conv_call {
     int32_t threads;
     char *workspace;
     const float *x, *y, *weights, *bias; /* those that the pass reads; bias may be NULL */
+    const cnn_prologue *prologue;        /* x is to be read through it, or NULL */
     const void *packed;                  /* the weights as the algorithm's `pack` left them, or NULL: pack them now */
     /* The epilogue: out = activation(sums + bias + addend); NULL where there is none, and in backward
      * weights. The addend may be `out` itself. */
@@ -58,6 +60,8 @@ typedef struct cnn_conv_algorithm {
     bool (*bands)(const cnn_conv *conv);
     /* Forward and backward data: in how many pieces `out` can be shown to a watch, or 0. NULL: 0. */
     int64_t (*pieces)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
+    /* Forward and backward weights: whether x can be read through a prologue. NULL: never. */
+    bool (*prologues)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
     bool reorders; /* packed weights are the weights, those that are read, bit for bit in another order */
 } cnn_conv_algorithm;
 
@@ -69,6 +73,7 @@ extern const cnn_conv_algorithm cnn_conv_direct;    /* any forward or backward d
 extern const cnn_conv_algorithm cnn_conv_outer;     /* any backward weights (conv_outer.c) */
 
 /* A 1x1 convolution that moves no pixels, as one long row of them. */
+bool cnn_conv_is_flat(const cnn_conv *conv);
 void cnn_conv_flatten(cnn_conv *conv);
 
 /* Runs the first algorithm of the list that suits; cnn_conv_workspace tells its bytes. (conv.c) */
@@ -78,6 +83,7 @@ size_t cnn_conv_packed(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kerne
 void cnn_conv_pack(const cnn_conv_call *call, void *packed);
 bool cnn_conv_bands(const cnn_conv *conv);
 int64_t cnn_conv_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
+bool cnn_conv_prologues(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
 /* True where all weights can be read back from their packed form. */
 bool cnn_conv_reorders(const cnn_conv *conv, cnn_conv_pass pass);
 

@@ -7,10 +7,13 @@
 #include "ops/conv_epilogue.h"
 #include "ops/conv_geometry.h"
 #include "ops/conv_tiling.h"
+#include "ops/prologue.h"
 
+#define MOST_TAPS 5 /* rows of a kernel */
 #define LINE 16 /* channels of a cache line; every vector's width divides it */
 #define STRIP_LINES 4
 #define SEEN_BYTES (192 << 10) /* of a strip's src and dst, which somebody wants to see before they leave the cache */
+#define MADE_BYTES (160 << 10) /* of rows of src that a prologue makes at a time: they stay in the second-level cache */
 #define FROM_MEMORY (24 << 20) /* of all images: then no channels are left for later where some are read */
 #define SOME_ROWS 2 /* with all their channels, so that memory is read straight through */
 #define AHEAD 16 /* pixels by which rows are fetched ahead */
@@ -30,7 +33,7 @@ typedef struct rows_plan {
     int64_t ahead;                    /* pixels by which rows are fetched ahead */
     int64_t some_rows;                /* that are gone over for all channels, then the next */
     size_t axes_bytes, weights_bytes, sums_bytes, kernel_bytes;
-    size_t row_bytes; /* of one thread */
+    size_t row_bytes, made_bytes; /* of one thread */
 } rows_plan;
 
 static rows_plan plan_rows(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
@@ -50,6 +53,14 @@ static rows_plan plan_rows(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     if (bytes >= FROM_MEMORY) {
         plan.strips = 1;
         plan.some_rows = SOME_ROWS;
+    }
+    if (conv->prologue && pass != CNN_CONV_BACKWARD_DATA) {
+        const int64_t row_floats = conv->iw * conv->ic, step = conv->stride[0];
+        const int64_t fitting = MADE_BYTES / (int64_t)sizeof(float) / row_floats;
+        plan.strips = 1;
+        plan.some_rows = fitting > conv->kh ? (fitting - conv->kh) / step + 1 : 1;
+        plan.ahead = cnn_min_i64(plan.ahead, AHEAD);
+        plan.made_bytes = cnn_float_bytes(((plan.some_rows - 1) * step + conv->kh) * row_floats);
     }
     const size_t weights = cnn_size_mul((size_t)(plan.vectors * plan.width), (size_t)plan.taps * sizeof(float));
     if (pass == CNN_CONV_BACKWARD_WEIGHTS) {
@@ -78,7 +89,7 @@ static size_t rows_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn
 {
     const rows_plan plan = plan_rows(conv, pass, kernels);
     const size_t shared = cnn_size_add(plan.axes_bytes, conv->packed ? 0 : plan.weights_bytes);
-    const size_t scratch = cnn_size_mul(plan.row_bytes, (size_t)threads);
+    const size_t scratch = cnn_size_mul(cnn_size_add(plan.row_bytes, plan.made_bytes), (size_t)threads);
     return cnn_size_add(cnn_size_add(shared, cnn_size_add(plan.sums_bytes, plan.kernel_bytes)), scratch);
 }
 
@@ -92,6 +103,15 @@ typedef struct rows_job {
     cnn_depthwise_tap *kernel;
     char *scratch;
 } rows_job;
+
+/* A thread's scratch memory: a band's rows and, in *made, what the prologue makes. */
+static cnn_depthwise_row *take_scratch(const rows_job *job, int32_t thread, float **made)
+{
+    const rows_plan *plan = job->plan;
+    char *cursor = job->scratch + (size_t)thread * (plan->row_bytes + plan->made_bytes);
+    *made = cnn_take(&cursor, plan->made_bytes);
+    return (cnn_depthwise_row *)(void *)cursor;
+}
 
 /* Channels begin .. end - 1. The last vector of the last strip is shifted back to be whole. */
 typedef struct rows_strip {
@@ -184,8 +204,26 @@ static void activate_band(const cnn_conv_call *call, const cnn_depthwise_band *b
             cnn_conv_activate(call, count, band->row[r].dst + p * band->pitch + band->first);
 }
 
+/* Makes the rows of src that these rows see, and lets them see those. */
+static void make_rows(const rows_job *job, int64_t rows, cnn_depthwise_row *row, float *made)
+{
+    const cnn_conv_call *call = job->call;
+    const int64_t row_floats = call->conv->iw * call->conv->ic;
+    const float *low = NULL, *last = NULL;
+    for (int64_t r = 0; r < rows; r++) {
+        if (row[r].taps == 0) continue;
+        if (low == NULL) low = row[r].src; /* those of the rows below come later */
+        last = row[r].src + (row[r].taps - 1) * row[r].src_step;
+    }
+    if (low == NULL) return;
+    cnn_prologue_apply(call->prologue, call->kernels, ((last - low) / row_floats + 1) * call->conv->iw, low, made);
+    for (int64_t r = 0; r < rows; r++)
+        if (row[r].taps > 0) row[r].src = made + (row[r].src - low);
+}
+
 /* The band's rows, some at a time if somebody wants to see them while they are in the second-level cache. */
-static void compute_band(const rows_job *job, cnn_depthwise_band *band, cnn_sight *sight, int32_t thread)
+static void compute_band(const rows_job *job, cnn_depthwise_band *band, cnn_depthwise_row *row, float *made, cnn_sight *sight,
+                         int32_t thread)
 {
     const rows_plan *plan = job->plan;
     const cnn_conv_call *call = job->call;
@@ -193,9 +231,12 @@ static void compute_band(const rows_job *job, cnn_depthwise_band *band, cnn_sigh
     const int wide = call->conv->kw == 5, skips = !back && call->conv->stride[1] == 2;
     const struct cnn_depthwise_rows_kernels *kernels = &call->kernels->depthwise_rows;
     const int64_t rows = band->rows, row_bytes = (band->src_w + band->dst_w) * band->channels * (int64_t)sizeof(float);
-    const int64_t most = call->watch == NULL ? plan->some_rows : cnn_max_i64(SEEN_BYTES / row_bytes, 2);
-    for (int64_t first = 0; first < rows; first += band->rows, band->row += band->rows) {
+    int64_t most = call->watch == NULL ? plan->some_rows : cnn_max_i64(SEEN_BYTES / row_bytes, 2);
+    if (call->prologue != NULL) most = cnn_min_i64(most, plan->some_rows);
+    for (int64_t first = 0; first < rows; first += band->rows) {
         band->rows = cnn_min_i64(most, rows - first);
+        band->row = row + first;
+        if (call->prologue != NULL) make_rows(job, band->rows, row + first, made);
         (back && !turns_columns(call->conv, plan->pass) ? kernels->spread[wide] : kernels->forward[wide][skips])(band);
         activate_band(call, band);
         if (call->watch == NULL) continue;
@@ -220,10 +261,10 @@ static void run_band(void *arg, int64_t task, int32_t thread)
     const rows_strip strip = strip_at(plan, strip_index);
     const cnn_conv_epilogue epilogue = cnn_conv_epilogue_of(call);
 
-    cnn_depthwise_row *rows = (void *)(job->scratch + (size_t)thread * plan->row_bytes);
+    float *made;
+    cnn_depthwise_row *rows = take_scratch(job, thread, &made);
     cnn_depthwise_band band = {
         .rows = cnn_split(dst_h, plan->bands, index + 1) - first,
-        .row = rows,
         .src_w = back ? conv->ow : conv->iw,
         .dst_w = back ? conv->iw : conv->ow,
         .left = turns ? conv->kw - 1 - conv->padding[1] : conv->padding[1],
@@ -242,7 +283,7 @@ static void run_band(void *arg, int64_t task, int32_t thread)
                        .first = (image * dst_h + first) * band.dst_w,
                        .channel = strip.begin,
                        .channels = strip.end - strip.begin};
-    compute_band(job, &band, &sight, thread);
+    compute_band(job, &band, rows, made, &sight, thread);
 }
 
 /* A strip that is one task packs for itself. */
@@ -293,6 +334,30 @@ static void add_shares(void *arg, int64_t task, int32_t thread)
     }
 }
 
+/* Makes the rows of src that the part sees, and lets it see those, by taps of its own; false: it sees none. */
+static bool make_part(const rows_job *job, float *made, cnn_depthwise_tap *taps, cnn_depthwise_image *part)
+{
+    const cnn_conv_call *call = job->call;
+    const int64_t row_floats = part->src_w * part->pitch;
+    int64_t low = INT64_MAX, end = 0;
+    for (int64_t t = 0; t < part->taps; t++) {
+        const cnn_depthwise_tap *tap = &part->tap[t];
+        const int64_t from = cnn_max_i64(tap->begin, part->begin), to = cnn_min_i64(tap->end, part->end);
+        if (from >= to) continue;
+        low = cnn_min_i64(low, from * part->row_step + tap->offset);
+        end = cnn_max_i64(end, (to - 1) * part->row_step + tap->offset + 1);
+    }
+    if (low >= end) return false;
+    for (int64_t t = 0; t < part->taps; t++) {
+        taps[t] = part->tap[t];
+        taps[t].offset -= low;
+    }
+    cnn_prologue_apply(call->prologue, call->kernels, (end - low) * part->src_w, part->src + low * row_floats, made);
+    part->src = made;
+    part->tap = taps;
+    return true;
+}
+
 static void sum_share(void *arg, int64_t task, int32_t thread)
 {
     const rows_job *job = arg;
@@ -305,11 +370,14 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     float *sums = job->sums + share * plan->vectors * plan->width * plan->taps;
     for (int64_t i = strip.begin * plan->taps; i < cnn_round_up(strip.end, plan->width) * plan->taps; i++) sums[i] = 0.0f;
 
+    float *made;
+    (void)take_scratch(job, thread, &made);
+    cnn_depthwise_tap taps[MOST_TAPS];
     const int64_t end = cnn_split(rows, plan->shares, share + 1);
     for (int64_t row = cnn_split(rows, plan->shares, share), next; row < end; row = next) {
         const int64_t image = row / conv->oh;
         next = cnn_min_i64(cnn_min_i64(end, (image + 1) * conv->oh), row + plan->some_rows);
-        const cnn_depthwise_image part = {
+        cnn_depthwise_image part = {
             .src = call->x + image * conv->ih * conv->iw * conv->ic,
             .diff_dst = call->y + image * conv->oh * conv->ow * conv->oc,
             .src_w = conv->iw,
@@ -326,6 +394,7 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
             .sums_stride = plan->taps * plan->width,
             .ahead = plan->ahead,
         };
+        if (call->prologue != NULL && !make_part(job, made, taps, &part)) continue;
         call->kernels->depthwise_rows.backward_weights[conv->kw == 5][conv->stride[1] == 2](&part, sums);
     }
     if (plan->shares == 1) add_shares(arg, task, thread);
@@ -347,6 +416,7 @@ static void run_rows(const cnn_conv_call *call)
             const cnn_conv_tap *tap = &job.axes.rows.tap[r];
             job.kernel[r] = (cnn_depthwise_tap){tap->k, tap->offset, tap->begin, tap->end};
         }
+        job.scratch = cursor;
         cnn_parallel(threads, plan.strips * plan.shares, sum_share, &job);
         if (plan.shares > 1) {
             const double work = (double)(plan.shares * plan.channels * plan.taps);
@@ -374,8 +444,14 @@ static bool rows_suit(const cnn_conv *conv, cnn_conv_pass pass)
 {
     (void)pass;
     return conv->groups == conv->ic && conv->groups == conv->oc && conv->ic >= LINE && (conv->kw == 3 || conv->kw == 5) &&
-           conv->kh <= conv->kw &&
+           conv->kh <= conv->kw && conv->kh <= MOST_TAPS &&
            conv->stride[1] <= 2 && conv->dilation[0] == 1 && conv->dilation[1] == 1;
+}
+
+static bool rows_prologues(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    (void)conv, (void)pass, (void)kernels;
+    return true;
 }
 
 static bool rows_bands(const cnn_conv *conv)
@@ -393,5 +469,6 @@ const cnn_conv_algorithm cnn_conv_depthwise_rows = {
     .pack = rows_pack,
     .bands = rows_bands,
     .pieces = rows_pieces,
+    .prologues = rows_prologues,
     .reorders = true,
 };

@@ -13,6 +13,7 @@
 #include "ops/conv_geometry.h"
 #include "ops/conv_strip.h"
 #include "ops/conv_tiling.h"
+#include "ops/prologue.h"
 
 /* What a pass is, the same way round for both: out channels are sums over in channels. */
 typedef struct direct_plan {
@@ -30,7 +31,7 @@ typedef struct direct_plan {
     bool by_panels;               /* a task is a part with all blocks; else a part with one block */
     bool packs_all;               /* in the workspace, before the tasks */
     size_t axes_bytes, zero_bytes, offset_bytes, weights_bytes;
-    size_t strip_bytes, src_bytes, dst_bytes, addend_bytes, part_bytes; /* of one thread */
+    size_t strip_bytes, made_bytes, src_bytes, dst_bytes, addend_bytes, part_bytes; /* of one thread */
 } direct_plan;
 
 #define FEW_PIXELS 512
@@ -97,6 +98,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
         plan.offset_bytes = cnn_size_align(cnn_size_mul((size_t)(plan.taps * plan.ic), sizeof(int64_t)));
         plan.strip_bytes = plan.strips.bytes;
     }
+    if (conv->prologue && !back) plan.made_bytes = cnn_float_bytes(plan.block_pixels * plan.ic);
     const size_t rows = cnn_size_mul((size_t)plan.block_pixels, plan.stripped ? 1 : (size_t)plan.taps);
     plan.src_bytes = cnn_size_align(cnn_size_mul(rows, sizeof(float *)));
     plan.dst_bytes = cnn_size_align(cnn_size_mul((size_t)plan.block_pixels, sizeof(float *)));
@@ -106,7 +108,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
 
 static size_t thread_bytes(const direct_plan *plan)
 {
-    return cnn_size_add(cnn_size_add(plan->strip_bytes, plan->src_bytes),
+    return cnn_size_add(cnn_size_add(plan->strip_bytes, cnn_size_add(plan->made_bytes, plan->src_bytes)),
                         cnn_size_add(plan->dst_bytes, cnn_size_add(plan->addend_bytes, plan->part_bytes)));
 }
 
@@ -226,6 +228,7 @@ static void pack_all(const direct_job *job, float *packed)
 /* A thread's scratch memory. */
 typedef struct direct_scratch {
     float *strip;
+    float *made; /* what the prologue makes of a block's sources */
     const float **src;
     float **dst;
     const float **addend;
@@ -237,6 +240,7 @@ static direct_scratch take_scratch(const direct_job *job, int32_t thread)
     const direct_plan *plan = job->plan;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     direct_scratch scratch = {.strip = cnn_take(&cursor, plan->strip_bytes)};
+    scratch.made = cnn_take(&cursor, plan->made_bytes);
     scratch.src = cnn_take(&cursor, plan->src_bytes);
     scratch.dst = cnn_take(&cursor, plan->dst_bytes);
     scratch.addend = cnn_take(&cursor, plan->addend_bytes);
@@ -252,6 +256,15 @@ static int64_t block_begin(const direct_job *job, const cnn_conv_grid *grid, int
                           : cnn_split(job->call->conv->n * grid->h * grid->w, plan->blocks, index);
 }
 
+/* The sources of a block are made of pixels that lie one behind the other. */
+static void make_sources(const direct_job *job, const direct_scratch *scratch, int64_t first, int64_t pixels)
+{
+    const cnn_conv_call *call = job->call;
+    const int64_t ic = job->plan->ic;
+    cnn_prologue_apply(call->prologue, call->kernels, pixels, call->x + first * ic, scratch->made);
+    for (int64_t p = 0; p < pixels; p++) scratch->src[p] = scratch->made + p * ic;
+}
+
 /* Finds the sources and destinations of a block; returns its pixels. */
 static int64_t locate_block(const direct_job *job, const direct_scratch *scratch, const cnn_conv_grid *grid,
                             int64_t index)
@@ -261,6 +274,8 @@ static int64_t locate_block(const direct_job *job, const direct_scratch *scratch
     const int64_t first = block_begin(job, grid, index), pixels = block_begin(job, grid, index + 1) - first;
     if (plan->stripped)
         cnn_conv_strip_fill(call->conv, &plan->strips, call->x, index, scratch->strip, scratch->src);
+    else if (call->prologue != NULL)
+        make_sources(job, scratch, first, pixels);
     else
         cnn_conv_locate_src(grid, &job->src, job->zero, first, pixels, scratch->src);
     cnn_conv_locate_dst(grid, job->dst_h, job->dst_w, call->out, job->dst_c, first, pixels, scratch->dst);
@@ -286,6 +301,8 @@ static void compute_block(const direct_job *job, const direct_scratch *scratch, 
     }
     if (job->packed != NULL && plan->weights_bytes > FETCHED_WEIGHTS)
         block.weights_end = packed + unit_offset(plan, grid, plan->units) - start;
+    else if (job->call->prologue != NULL && index + 1 < plan->blocks) /* most likely this thread's next */
+        block.later = (const char *)(job->call->x + block_begin(job, grid, index + 1) * plan->ic);
     cnn_conv_epilogue epilogue = job->epilogue;
     if (job->call->addend != NULL) epilogue.addend = scratch->addend;
 
@@ -423,6 +440,13 @@ static bool direct_suits(const cnn_conv *conv, cnn_conv_pass pass)
 /* Packed weights leave out taps that see no pixel, which may be others in a few rows than in the whole. */
 static bool direct_bands(const cnn_conv *conv) { return conv->kh == 1 && conv->kw == 1; }
 
+/* By panels, each part would make the sources again. */
+static bool direct_prologues(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    const direct_plan plan = plan_direct(conv, pass, kernels, 1);
+    return pass == CNN_CONV_FORWARD && cnn_conv_is_flat(conv) && plan.groups == 1 && !plan.stripped && !plan.by_panels;
+}
+
 const cnn_conv_algorithm cnn_conv_direct = {
     .name = "direct",
     .suits = direct_suits,
@@ -432,5 +456,6 @@ const cnn_conv_algorithm cnn_conv_direct = {
     .pack = direct_pack,
     .bands = direct_bands,
     .pieces = direct_pieces,
+    .prologues = direct_prologues,
     .reorders = true,
 };

@@ -14,6 +14,7 @@
 #include "ops/conv_geometry.h"
 #include "ops/conv_strip.h"
 #include "ops/conv_tiling.h"
+#include "ops/prologue.h"
 
 #define STRIP_PIXELS 192
 #define MOST_SHARES CNN_CONV_TASKS
@@ -43,7 +44,7 @@ typedef struct outer_plan {
     int64_t shares;               /* of the pixels */
     int64_t row_parts, col_parts; /* of the matrix */
     size_t axes_bytes, zero_bytes, offset_bytes, sums_bytes;
-    size_t strip_bytes, row_bytes, col_bytes, packed_bytes, tile_bytes; /* of one thread */
+    size_t strip_bytes, made_bytes, row_bytes, col_bytes, packed_bytes, tile_bytes; /* of one thread */
 } outer_plan;
 
 /* Of a matrix of so many taps. Rows of a tile lie in one pixel each, unless that is a window of a strip. */
@@ -125,6 +126,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         plan.offset_bytes = cnn_size_align(cnn_size_mul((size_t)(plan.taps * ic), sizeof(int64_t)));
         plan.strip_bytes = plan.strips.bytes;
     }
+    if (conv->prologue) plan.made_bytes = cnn_float_bytes(plan.block_pixels * ic);
     plan.axes_bytes = cnn_conv_axes_bytes(conv, CNN_CONV_FORWARD);
     plan.zero_bytes = cnn_float_bytes(ic);
     plan.row_bytes = cnn_size_align(cnn_size_mul(pointers, sizeof(float *)));
@@ -136,8 +138,9 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
 
 static size_t thread_bytes(const outer_plan *plan)
 {
-    const size_t summing = cnn_size_add(cnn_size_add(plan->strip_bytes, cnn_size_add(plan->row_bytes, plan->col_bytes)),
-                                        cnn_size_add(plan->packed_bytes, plan->tile_bytes));
+    const size_t sources = cnn_size_add(cnn_size_add(plan->strip_bytes, plan->made_bytes),
+                                        cnn_size_add(plan->row_bytes, plan->col_bytes));
+    const size_t summing = cnn_size_add(sources, cnn_size_add(plan->packed_bytes, plan->tile_bytes));
     const size_t adding = cnn_size_add(plan->filters.sums_bytes, plan->filters.turned_bytes);
     return adding > summing ? adding : summing; /* one after the other */
 }
@@ -181,6 +184,7 @@ static float *panel_sums(const outer_job *job, int64_t share, int64_t group, int
 typedef struct outer_block {
     int64_t pixels;
     float *strip;
+    float *made;              /* x as the prologue makes it: [pixels][ic] */
     const float **rows;       /* [taps][pixels]; the windows of a strip: [pixels] */
     const float **cols;       /* [pixels] */
     int64_t panel, panel_end; /* the columns packed */
@@ -197,6 +201,7 @@ static outer_block take_block(const outer_job *job, int32_t thread)
     const outer_plan *plan = job->plan;
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     outer_block block = {.strip = cnn_take(&cursor, plan->strip_bytes)};
+    block.made = cnn_take(&cursor, plan->made_bytes);
     block.rows = cnn_take(&cursor, plan->row_bytes);
     block.cols = cnn_take(&cursor, plan->col_bytes);
     block.packed = cnn_take(&cursor, plan->packed_bytes);
@@ -226,10 +231,15 @@ static void locate_block(const outer_job *job, int64_t group, int64_t index, out
     const float *y = job->call->y + first * conv->oc + group * (conv->oc / conv->groups);
     const float **y_pixels = plan->pointwise ? block->rows : block->cols;
     for (int64_t p = 0; p < pixels; p++) y_pixels[p] = y + p * conv->oc;
-    if (plan->stripped)
+    const float **x_pixels = plan->pointwise ? block->cols : block->rows;
+    if (plan->stripped) {
         cnn_conv_strip_fill(conv, &plan->strips, job->call->x, index, block->strip, block->rows);
-    else
-        cnn_conv_locate_src(&job->grid, &x, job->zero, first, pixels, plan->pointwise ? block->cols : block->rows);
+    } else if (job->call->prologue != NULL) {
+        cnn_prologue_apply(job->call->prologue, job->call->kernels, pixels, job->call->x + first * ic, block->made);
+        for (int64_t p = 0; p < pixels; p++) x_pixels[p] = block->made + p * ic;
+    } else {
+        cnn_conv_locate_src(&job->grid, &x, job->zero, first, pixels, x_pixels);
+    }
 }
 
 /* A panel's row; lengths that the compiler knows need no call. */
@@ -354,9 +364,11 @@ static void fetch_block(const outer_job *job, int64_t index, int64_t end, outer_
     block->next[0] = (const char *)(cols + begin * col_channels);
     block->next[1] = (const char *)(rows + begin * row_channels);
     block->next_bytes[0] = dense_cols ? pixels * col_channels * (int64_t)sizeof(float) : 0;
-    /* Rows that are copied are fetched tile by tile; of others, those that all are this task's own. */
-    block->pitch = plan->copy && dense_rows ? row_channels * (int64_t)sizeof(float) : 0;
-    block->next_bytes[1] = dense_rows && plan->taps == 1 && !plan->copy && plan->groups == 1 && plan->row_parts == 1
+    /* Rows that are copied are fetched tile by tile, unless a prologue has just made them; of others, those that all are this
+     * task's own. */
+    const bool made = job->call->prologue != NULL && !plan->pointwise;
+    block->pitch = plan->copy && dense_rows && !made ? row_channels * (int64_t)sizeof(float) : 0;
+    block->next_bytes[1] = dense_rows && plan->taps == 1 && (made || !plan->copy) && plan->groups == 1 && plan->row_parts == 1
                                ? pixels * row_channels * (int64_t)sizeof(float)
                                : 0;
 }
@@ -480,9 +492,17 @@ static bool outer_suits(const cnn_conv *conv, cnn_conv_pass pass)
     return pass == CNN_CONV_BACKWARD_WEIGHTS;
 }
 
+static bool outer_prologues(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    (void)kernels;
+    return pass == CNN_CONV_BACKWARD_WEIGHTS && cnn_conv_is_flat(conv) && conv->groups == 1 &&
+           !cnn_conv_strips_suit(conv);
+}
+
 const cnn_conv_algorithm cnn_conv_outer = {
     .name = "outer",
     .suits = outer_suits,
     .workspace = outer_workspace,
+    .prologues = outer_prologues,
     .run = run_outer,
 };

@@ -82,6 +82,46 @@ static void take_epilogue(cnn_norm_run *r, const cnn_epilogue *epilogue)
     if (r->activation == CNN_NORM_LINEAR) r->any = &epilogue->activation;
 }
 
+/* ---- deferred ---------------------------------------------------------------------------------------------------- */
+
+/* Fused, coefficients belong to a thread; deferred, to the one sample. */
+bool cnn_norm_columns_defers(const cnn_norm_columns *view, const cnn_node *node)
+{
+    const cnn_epilogue *epilogue = &node->epilogue;
+    const bool takes = !epilogue->adds && (!epilogue->activates || kernel_activation(epilogue) != CNN_NORM_LINEAR);
+    return takes && view->matrices == 0 && view->samples == 1 && !cnn_norm_cut_of(view, node->pieces).fused;
+}
+
+static size_t statistics_bytes(const cnn_norm_columns *view)
+{
+    return cnn_size_align(cnn_norm_saved_bytes(view->channels));
+}
+
+/* Mean, scale and shift stay. */
+size_t cnn_norm_columns_deferred_bytes(const cnn_norm_columns *view)
+{
+    return cnn_size_add(statistics_bytes(view), cnn_float_bytes((NORM_SHIFT + 1) * cnn_norm_cut_of(view, 0).stride));
+}
+
+static float *deferred_coefficients(const cnn_norm_columns *view, const cnn_call *call)
+{
+    return (float *)(void *)((char *)call->saved + statistics_bytes(view));
+}
+
+void cnn_norm_columns_prologue(const cnn_norm_columns *view, const cnn_call *call, cnn_prologue *prologue)
+{
+    const cnn_norm_cut cut = cnn_norm_cut_of(view, 0);
+    const cnn_epilogue *epilogue = &call->node->epilogue;
+    const float *mean = deferred_coefficients(view, call);
+    *prologue = (cnn_prologue){.channels = view->channels,
+                               .fold = cut.fold,
+                               .mean = mean,
+                               .scale = mean + NORM_SCALE * cut.stride,
+                               .shift = mean + NORM_SHIFT * cut.stride,
+                               .activation = kernel_activation(epilogue),
+                               .slope = epilogue->activates ? (float)epilogue->activation.alpha : 0.0f};
+}
+
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 enum {
@@ -195,6 +235,7 @@ static cnn_norm_run begin_forward(const cnn_norm_columns *view, const cnn_call *
     r.bias = call->src[NORM_BIAS];
     if (call->node->epilogue.adds) r.addend = call->src[call->node->row->max_sources];
     r.out = call->dst;
+    if (call->node->deferred) r.coefficients = deferred_coefficients(view, call);
     cnn_norm_set_stream(&r, r.addend == NULL ? 2 : 3);
     return r;
 }

@@ -19,6 +19,11 @@ cnn_norm_columns cnn_norm_columns_of(const cnn_node *node, bool per_image, int64
 
 /* pieces: node->pieces, of forward. */
 size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, int64_t pieces, bool backward, int32_t threads);
+/* Whether forward can leave its result to its reader (see cnn_op_row). It then saves, from `saved` on behind the statistics, bytes
+ * more, and dst is NULL. */
+bool cnn_norm_columns_defers(const cnn_norm_columns *view, const cnn_node *node);
+size_t cnn_norm_columns_deferred_bytes(const cnn_norm_columns *view);
+void cnn_norm_columns_prologue(const cnn_norm_columns *view, const cnn_call *call, cnn_prologue *prologue);
 /* Whether the passes can take the epilogue. */
 bool cnn_norm_columns_fuses(const cnn_norm_columns *view, const cnn_epilogue *epilogue, bool backward);
 /* Starts forward of a whole batch in node->pieces, with the workspace that it will be called with: *watch takes the moments

@@ -33,7 +33,7 @@ static int64_t fold_of(int64_t channels)
     return fold;
 }
 
-static cnn_norm_cut cut_of(const cnn_norm_columns *view, int64_t pieces)
+cnn_norm_cut cnn_norm_cut_of(const cnn_norm_columns *view, int64_t pieces)
 {
     cnn_norm_cut c = {.fold = fold_of(view->channels), .part_samples = 1};
     const int64_t sample_floats = cnn_max_i64(view->rows * view->channels, 1);
@@ -107,7 +107,7 @@ static size_t piece_rows_bytes(const cnn_norm_cut *c)
 size_t cnn_norm_columns_workspace(const cnn_norm_columns *view, int64_t pieces, bool backward, int32_t threads)
 {
     if (view->samples * view->rows * view->channels == 0) return 0;
-    const cnn_norm_cut c = cut_of(view, pieces);
+    const cnn_norm_cut c = cnn_norm_cut_of(view, pieces);
     size_t bytes = cnn_size_add(scratch_bytes(&c, threads), sums_bytes(view, &c, threads));
     bytes = cnn_size_add(bytes, coefficients_bytes(view, &c, threads));
     bytes = cnn_size_add(bytes, columns_bytes(view));
@@ -123,7 +123,7 @@ cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *
     cnn_norm_run r = {.view = view,
                       .pass = pass,
                       .kernels = call->node->kernels,
-                      .cut = cut_of(view, pieces),
+                      .cut = cnn_norm_cut_of(view, pieces),
                       .eps = call->node->attributes.norm.eps,
                       .weights = call->src[NORM_WEIGHTS],
                       .mean = call->saved,

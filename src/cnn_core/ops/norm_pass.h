@@ -74,6 +74,8 @@ struct cnn_norm_run {
     float *coefficients; /* [slots][NORM_COEFFICIENTS][stride] */
 };
 
+/* How the pass of a node is cut. */
+cnn_norm_cut cnn_norm_cut_of(const cnn_norm_columns *view, int64_t pieces);
 /* Starts a run with what both directions have: memory from *workspace, sources and statistics from the call. */
 cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call,
                              int64_t pieces, char **workspace);

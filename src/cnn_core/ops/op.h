@@ -14,6 +14,19 @@ typedef struct cnn_epilogue {
     struct cnn_activation_attributes activation;
 } cnn_epilogue;
 
+/* What is fused before an operation: it reads its source 0, an image with its channels last, as
+ *
+ *     activation(scale[c] (src - mean[c]) + shift[c])
+ *
+ * Put there by the planner, where the row says that it can (`takes_prologue`), and made by the row of the step before it
+ * (`prologue`), whose result is then nowhere. */
+typedef struct cnn_prologue {
+    int64_t channels, fold;           /* the numbers of all channels come `fold` times, to fill vectors */
+    const float *mean, *scale, *shift; /* NULL: there is no prologue */
+    cnn_norm_activation activation;
+    float slope;
+} cnn_prologue;
+
 /* Rows of channels, of the n h w of an image, that are there now: these channels of them. `done` rows of the piece, of the
  * same channels, were seen before. */
 typedef struct cnn_sight {
@@ -47,6 +60,8 @@ typedef struct cnn_node {
     bool direct; /* no Winograd convolution (set when planned) */
     bool packed; /* forward gets the row's packed parameters: no workspace is needed for them (set when planned) */
     cnn_epilogue epilogue; /* (set when planned) */
+    bool deferred; /* dst is not made: the one step that reads it makes it of this one's source 0 (set when planned) */
+    bool prologue; /* source 0 is deferred (set when planned) */
     int64_t pieces; /* in which forward watches source 0 being made, or 0 (set when planned) */
     uint64_t id; /* the operation's number in its graph: its stream of random numbers */
 } cnn_node;
@@ -55,6 +70,7 @@ typedef struct cnn_node {
 typedef struct cnn_call {
     const cnn_node *node;
     void *const *src;          /* sources; states may be written; the epilogue's addend is src[row->max_sources] */
+    cnn_prologue prologue;     /* through which src[0] is to be read, that of the deferred step; backward, too */
     const void *packed;        /* forward: what the row's `pack` made of constant parameters; NULL: they are in src */
     void *dst;                 /* forward: gets `=` the result; backward: holds it, if the row keeps it */
     const void *diff_dst;      /* backward: the gradient of dst */
@@ -131,6 +147,14 @@ typedef struct cnn_op_row {
      * is made, with what forward will be called with. */
     bool (*watches)(const cnn_node *node);
     void (*watch)(const cnn_call *call, cnn_watch *watch);
+
+    /* Whether `forward` can leave its result to who reads it: of source 0 it then takes no more than it needs for that, into
+     * `saved`. Backward must not read dst. NULL: never. */
+    bool (*defers)(const cnn_node *node);
+    /* *prologue = what makes dst of source 0, from what forward saved. Of a node that is deferred. */
+    void (*prologue)(const cnn_call *call, cnn_prologue *prologue);
+    /* Whether forward and backward can read source 0 through a prologue; NULL: never. */
+    bool (*takes_prologue)(const cnn_node *node);
 
     /* The scalar reference: float64 always, float32 when the plan asks for it. Same `saved` layout and workspace. Nodes
      * for the reference have no epilogue and nothing packed. */

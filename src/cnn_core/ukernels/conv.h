@@ -27,6 +27,8 @@ typedef struct cnn_conv_block {
     int64_t channel;         /* a tap's ic floats begin so many floats from there */
     const int64_t *offset;   /* [ic], and lie at these from then on; NULL: one behind the other */
     float *const *dst;       /* [pixels] */
+    const char *later;       /* what is to be brought near for the block after this one: ic floats for a pixel; NULL: the next
+                              * pixels of this one */
     const float *weights_end; /* each panel of weights is brought near while the one before computes, up to here; or NULL */
 } cnn_conv_block;
 
