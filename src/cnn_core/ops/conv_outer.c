@@ -4,8 +4,8 @@
  * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output
  * channels; of a kernel of one tap mostly the other way round, since then the sums lie as the weights do. A task sums a
  * part of the matrix over a share of the pixels, block by block: of a block it packs its column channels once and
- * visits the row channels, six at a time, through pointers; with few input channels, in a strip (ops/conv_strip.h),
- * where six rows may belong to several taps. Shares sum into memory of their own, which is added up
+ * visits the row channels, six or twelve at a time, through pointers; with few input channels, in a strip (ops/conv_strip.h),
+ * where the rows of a tile may belong to several taps. Shares sum into memory of their own, which is added up
  * in order at the end. So the cut, and with it the result, depends on the shape alone. */
 #include <string.h>
 
@@ -26,14 +26,17 @@
 #define LEAST_STEP 4            /* bytes: fetching one line again and again takes a third of the time of AVX2's kernel */
 
 /* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
- * panels read it. */
-#define COPY_FROM_CHANNELS 256
-#define COPY_FROM_PANELS 3
+ * panels read it, unless it is most of a line. */
+#define FAR_CHANNELS 256
+#define FAR_PANELS 3
+#define TALL 12
 
 typedef struct outer_plan {
     bool pointwise; /* one tap, and rows are output channels */
     bool in_place;  /* a single share whose sums lie as the weights do: it adds to diff_weights itself */
-    bool copy;
+    int64_t tile_rows, tile_unit;
+    bool far;      /* row channels that lie far apart: those of a tile are fetched while the one before is computed */
+    bool copy;     /* and copied: they are less than a line of cache */
     bool stripped; /* blocks are strips */
     cnn_conv_strips strips;
     int64_t groups, taps;
@@ -50,8 +53,15 @@ typedef struct outer_plan {
 /* Of a matrix of so many taps. Rows of a tile lie in one pixel each, unless that is a window of a strip. */
 static int64_t count_tiles(const outer_plan *plan, int64_t taps)
 {
-    return plan->stripped ? cnn_ceil_div(taps * plan->row_channels, CNN_CONV_ROWS)
-                          : taps * cnn_ceil_div(plan->row_channels, CNN_CONV_ROWS);
+    return plan->stripped ? cnn_ceil_div(taps * plan->row_channels, plan->tile_rows)
+                          : taps * cnn_ceil_div(plan->row_channels, plan->tile_rows);
+}
+
+/* Where tile `index` begins among those of `rows` rows: they are of nearly equal height, in units of the kernel's. */
+static int64_t tile_begin(const outer_plan *plan, int64_t rows, int64_t index)
+{
+    const int64_t units = cnn_ceil_div(rows, plan->tile_unit);
+    return cnn_min_i64(cnn_split(units, cnn_ceil_div(rows, plan->tile_rows), index) * plan->tile_unit, rows);
 }
 
 /* Multiply-adds of a pixel where so many channels are rows, and `cols` columns, whose vectors are padded. */
@@ -67,6 +77,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         .groups = conv->groups,
         .taps = conv->kh * conv->kw,
         .pixels = conv->n * conv->oh * conv->ow,
+        .tile_unit = kernels->conv.outer_unit,
     };
     const bool few_pixels = plan.pixels < 2 * SHARE_PIXELS;
     /* The narrower side makes the columns, since these are packed, if it fills the two vectors of a tile, or one for many
@@ -78,17 +89,18 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
                                                           (turned ? 1.1 : 0.9) * padded_work(ic, oc, kernels));
     plan.row_channels = plan.pointwise ? oc : ic;
     plan.cols = cnn_conv_panels_of(plan.pointwise ? ic : oc, kernels);
+    plan.tile_rows = plan.cols.padded > lanes ? kernels->conv.outer_rows : kernels->conv.outer_narrow_rows;
     plan.stripped = plan.groups == 1 && cnn_conv_strips_suit(conv);
-    plan.copy = !plan.stripped && (plan.pointwise ? conv->oc : conv->ic) >= COPY_FROM_CHANNELS &&
-                plan.cols.count >= COPY_FROM_PANELS;
+    plan.far = !plan.stripped && (plan.pointwise ? conv->oc : conv->ic) >= FAR_CHANNELS && plan.cols.count >= FAR_PANELS;
+    plan.copy = plan.far && plan.tile_rows < TALL;
 
     if (plan.stripped) {
         plan.strips = cnn_conv_strips_of(conv, STRIP_PIXELS);
         plan.blocks = plan.strips.count;
         plan.block_pixels = plan.strips.most_pixels;
     } else {
-        /* Copied rows are read once and straight through: they need not stay. */
-        const int64_t row_floats = plan.copy && plan.taps == 1 ? 0 : plan.row_channels * cnn_min_i64(plan.taps, 3);
+        /* Far rows are read once, tile by tile: they need not stay. */
+        const int64_t row_floats = plan.far && plan.taps == 1 ? 0 : plan.row_channels * cnn_min_i64(plan.taps, 3);
         const int64_t floats = row_floats + plan.cols.padded;
         plan.blocks = cnn_conv_blocks(plan.pixels, floats, plan.taps);
         plan.block_pixels = cnn_ceil_div(plan.pixels, plan.blocks);
@@ -108,11 +120,11 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
      * the columns copies the rows again, if these are copied; cutting the rows packs the columns again, and should leave some
      * rows to do with them: the longer side is cut first. No sum is cut: bits are the same for any number of parts. */
     const int64_t tiles = count_tiles(&plan, plan.taps), most_rows = cnn_max_i64(tiles / 8, 1);
-    const int64_t most_cols = cnn_max_i64(plan.cols.count / (plan.copy ? 4 : 2), 1);
+    const int64_t most_cols = cnn_max_i64(plan.cols.count / (plan.far ? 4 : 2), 1);
     const int64_t tasks = cnn_min_i64(TASKS_PER_THREAD * threads, CNN_CONV_TASKS);
     const int64_t wanted = cnn_ceil_div(tasks, plan.groups * plan.shares);
     const int64_t cached = plan.blocks > plan.shares ? cnn_ceil_div((int64_t)share_bytes / plan.groups, PART_BYTES) : 1;
-    const bool rows_first = plan.copy && plan.taps * plan.row_channels > plan.cols.oc;
+    const bool rows_first = plan.far && plan.taps * plan.row_channels > plan.cols.oc;
     const int64_t row_parts = rows_first ? cnn_min_i64(wanted, most_rows) : 1;
     plan.col_parts = cnn_min_i64(cnn_ceil_div(wanted, row_parts), most_cols);
     plan.row_parts = cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts),
@@ -189,11 +201,11 @@ typedef struct outer_block {
     const float **cols;       /* [pixels] */
     int64_t panel, panel_end; /* the columns packed */
     float *packed;            /* [panels][pixels][panel row] */
-    float *tile;              /* [pixels][CNN_CONV_ROWS] */
+    float *tile;              /* [pixels][tile_rows], if it is copied */
     const float **tile_rows;  /* into it */
     const char *next[2];      /* columns and rows of the next block, to be fetched */
     int64_t next_bytes[2];
-    int64_t pitch; /* bytes from row to row, if they are copied and neighbours; or 0 */
+    int64_t pitch; /* bytes from row to row, if they are far and neighbours; or 0 */
 } outer_block;
 
 static outer_block take_block(const outer_job *job, int32_t thread)
@@ -208,7 +220,7 @@ static outer_block take_block(const outer_job *job, int32_t thread)
     if (plan->copy) {
         block.tile_rows = (const float **)(void *)cursor;
         block.tile = (float *)(void *)(cursor + (size_t)plan->block_pixels * sizeof(float *));
-        for (int64_t p = 0; p < plan->block_pixels; p++) block.tile_rows[p] = block.tile + p * CNN_CONV_ROWS;
+        for (int64_t p = 0; p < plan->block_pixels; p++) block.tile_rows[p] = block.tile + p * plan->tile_rows;
     }
     return block;
 }
@@ -280,7 +292,7 @@ static void pack_cols(const outer_job *job, const outer_block *block)
         pack_last_cols(job, block, whole, block->packed + (whole - block->panel) * pixels * width);
 }
 
-/* to[pixel][CNN_CONV_ROWS] = `height` channels of each row. */
+/* to[pixel][CNN_CONV_ROWS] = `height` channels of each row: tiles that are copied have no more rows. */
 static void copy_tile(const float *const *rows, int64_t channel, int height, int64_t pixels, float *to)
 {
     if (height == CNN_CONV_ROWS) { /* a length that the compiler knows */
@@ -297,16 +309,16 @@ typedef struct outer_tile {
     int64_t row;
     int height;
     const float *const *src;
-    int64_t offset[CNN_CONV_ROWS];
+    int64_t offset[CNN_CONV_OUTER_ROWS];
 } outer_tile;
 
 static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t index)
 {
     const outer_plan *plan = job->plan;
     const int64_t rows = plan->stripped ? job->taps * plan->row_channels : plan->row_channels; /* that share tiles */
-    const int64_t tiles = cnn_ceil_div(rows, CNN_CONV_ROWS), tap = index / tiles;
-    const int64_t first = cnn_split(rows, tiles, index % tiles);
-    outer_tile tile = {.row = tap * rows + first, .height = (int)(cnn_split(rows, tiles, index % tiles + 1) - first)};
+    const int64_t tiles = cnn_ceil_div(rows, plan->tile_rows), tap = index / tiles;
+    const int64_t first = tile_begin(plan, rows, index % tiles);
+    outer_tile tile = {.row = tap * rows + first, .height = (int)(tile_begin(plan, rows, index % tiles + 1) - first)};
     tile.src = block->rows + tap * block->pixels;
     for (int r = 0; r < tile.height; r++)
         tile.offset[r] = plan->stripped ? job->offset[first + r] : plan->copy ? r : first + r;
@@ -315,6 +327,18 @@ static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t inde
         tile.src = block->tile_rows;
     }
     return tile;
+}
+
+/* Memory that is fetched while some calls of the kernel run, as many bytes for each of their pixels. */
+typedef struct outer_fetch {
+    const char *at;
+    int64_t step, calls;
+} outer_fetch;
+
+static outer_fetch fetch_during(const outer_block *block, int which, int64_t calls)
+{
+    const int64_t pixels = cnn_max_i64(calls * block->pixels, 1);
+    return (outer_fetch){block->next[which], cnn_max_i64(cnn_ceil_div(block->next_bytes[which], pixels), LEAST_STEP), calls};
 }
 
 /* Adds one block to the part's sums. What is read next is fetched on the way, evenly: in a burst, memory would be waited for
@@ -326,9 +350,10 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
     const int64_t tiles = count_tiles(plan, job->taps), last = cnn_split(tiles, plan->row_parts, row_part + 1);
     const int64_t first = cnn_split(tiles, plan->row_parts, row_part);
     const int64_t panels = block->panel_end - block->panel - (block->pitch != 0);
-    const int64_t pixels = cnn_max_i64((last - first) * panels * block->pixels, 1);
-    const int64_t step = cnn_max_i64(cnn_ceil_div(block->next_bytes[0] + block->next_bytes[1], pixels), LEAST_STEP);
-    int64_t fetched = 0;
+    const int64_t calls = (last - first) * panels, bytes = cnn_max_i64(block->next_bytes[0] + block->next_bytes[1], 1);
+    const int64_t shared = block->next_bytes[0] * calls / bytes; /* calls that fetch columns; the others rows */
+    const int64_t of_cols = block->next_bytes[1] == 0 ? calls : cnn_max_i64(shared, block->next_bytes[0] > 0);
+    outer_fetch cols_fetch = fetch_during(block, 0, of_cols), rows_fetch = fetch_during(block, 1, calls - of_cols);
     for (int64_t index = first; index < last; index++) {
         const outer_tile tile = tile_at(job, block, index);
         const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
@@ -338,15 +363,15 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
             const int channels = (int)cnn_conv_panel_channels(&plan->cols, panel);
             int64_t stride;
             float *sums = panel_sums(job, share, group, panel, &stride) + tile.row * stride;
-            if (panel == block->panel && block->pitch != 0) { /* the last line of each pixel that the next tile copies */
-                const float *next = block->rows[0] + tile.row + tile.height + CNN_CONV_ROWS - 1;
+            if (panel == block->panel && block->pitch != 0) { /* the last line of each pixel that the next tile reads */
+                const float *next = block->rows[0] + tile.row + tile.height + plan->tile_rows - 1;
                 job->call->kernels->conv.outer(&outer, cols, channels, add, stride, (const char *)next, block->pitch, sums);
                 continue;
             }
-            const char *next = fetched < block->next_bytes[0] ? block->next[0] + fetched
-                                                              : block->next[1] + (fetched - block->next_bytes[0]);
-            job->call->kernels->conv.outer(&outer, cols, channels, add, stride, next, step, sums);
-            fetched += step * block->pixels;
+            outer_fetch *fetch = cols_fetch.calls > 0 ? &cols_fetch : &rows_fetch;
+            job->call->kernels->conv.outer(&outer, cols, channels, add, stride, fetch->at, fetch->step, sums);
+            fetch->at += fetch->step * block->pixels;
+            fetch->calls--;
         }
     }
 }
@@ -364,11 +389,11 @@ static void fetch_block(const outer_job *job, int64_t index, int64_t end, outer_
     block->next[0] = (const char *)(cols + begin * col_channels);
     block->next[1] = (const char *)(rows + begin * row_channels);
     block->next_bytes[0] = dense_cols ? pixels * col_channels * (int64_t)sizeof(float) : 0;
-    /* Rows that are copied are fetched tile by tile, unless a prologue has just made them; of others, those that all are this
+    /* Rows that are far are fetched tile by tile, unless a prologue has just made them; of others, those that all are this
      * task's own. */
     const bool made = job->call->prologue != NULL && !plan->pointwise;
-    block->pitch = plan->copy && dense_rows && !made ? row_channels * (int64_t)sizeof(float) : 0;
-    block->next_bytes[1] = dense_rows && plan->taps == 1 && (made || !plan->copy) && plan->groups == 1 && plan->row_parts == 1
+    block->pitch = plan->far && dense_rows && !made ? row_channels * (int64_t)sizeof(float) : 0;
+    block->next_bytes[1] = dense_rows && plan->taps == 1 && (made || !plan->far) && plan->groups == 1 && plan->row_parts == 1
                                ? pixels * row_channels * (int64_t)sizeof(float)
                                : 0;
 }

@@ -32,7 +32,9 @@ typedef struct cnn_conv_block {
     const float *weights_end; /* each panel of weights is brought near while the one before computes, up to here; or NULL */
 } cnn_conv_block;
 
-/* Some rows of an outer product, 1 <= height <= CNN_CONV_ROWS. */
+#define CNN_CONV_OUTER_ROWS 12 /* of any ISA */
+
+/* Some rows of an outer product, 1 <= height <= outer_rows. */
 typedef struct cnn_conv_outer_block {
     int height;
     int64_t pixels;
@@ -52,6 +54,10 @@ struct cnn_conv_kernels {
      * of cache from `fetch` on, which may be any address, are brought near: `step` bytes for each pixel. */
     void (*outer)(const cnn_conv_outer_block *block, const float *cols, int channels, bool add, int64_t stride,
                   const char *fetch, int64_t step, float *sums);
+
+    int outer_rows; /* of its register tiles: 12 with 32 registers, else 6 */
+    int outer_narrow_rows; /* where columns are but one vector: 8, else 6 */
+    int outer_unit; /* tiles are a multiple of so many rows, or compute some twice */
 
     /* dst[o] = sum over rows r of src[r * stride + o], o < channels. */
     void (*column_sums)(int64_t rows, int64_t channels, const float *src, int64_t stride, float *dst);

@@ -267,31 +267,43 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
     }
 }
 
-/* An outer product for each pixel: `height` rows by `vectors` vectors of columns. The tile is of block->height rows. */
-VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_conv_outer_block *block, const float *cols,
+/* Rows of a tile of outer products: 12 x 2 sums, 2 columns and a broadcast are 27 of 32 registers, 6 x 2 of them 15 of 16. */
+#if VF_REGISTERS >= 32
+#define CONV_OUTER_ROWS 12
+#define CONV_OUTER_UNIT 4
+#define CONV_OUTER_MIDDLE 8
+#else
+#define CONV_OUTER_ROWS CNN_CONV_ROWS
+#define CONV_OUTER_UNIT 1
+#define CONV_OUTER_MIDDLE 5
+#endif
+
+/* An outer product for each pixel: `rows` rows by `vectors` vectors of columns. Of block->height rows, the last one is
+ * computed more than once if the tile has more. */
+VF_INLINE void conv_outer_tile(const int rows, const int vectors, const cnn_conv_outer_block *block, const float *cols,
                                int channels, bool add, int64_t stride, const char *fetch, int64_t step, float *sums)
 {
-    vf sum[CNN_CONV_ROWS][2];
-    int64_t at[CNN_CONV_ROWS];
-    for (int r = 0; r < height; r++) {
-        at[r] = block->offset[conv_tile_row(height, r, block->height)];
+    vf sum[CONV_OUTER_ROWS][2];
+    int64_t at[CONV_OUTER_ROWS];
+    for (int r = 0; r < rows; r++) {
+        const int row = r < block->height ? r : block->height - 1;
+        at[r] = block->offset[row];
         for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
-        for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE)
-            VF_FETCH_WRITE(sums + conv_tile_row(height, r, block->height) * stride + o);
+        for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE) VF_FETCH_WRITE(sums + row * stride + o);
     }
     for (int64_t p = 0; p < block->pixels; p++) {
         vf col[2];
         VF_FETCH_SOON(fetch);
         fetch += step;
         for (int v = 0; v < vectors; v++) col[v] = vf_load(cols + v * VF_WIDTH);
-        for (int r = 0; r < height; r++) {
+        for (int r = 0; r < rows; r++) {
             const vf value = vf_set1(block->rows[p][at[r]]);
             for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, col[v], sum[r][v]);
         }
         cols += vectors * VF_WIDTH;
     }
     const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
-    for (int r = 0; r < height && r < block->height; r++)
+    for (int r = 0; r < rows && r < block->height; r++)
         for (int v = 0; v < vectors; v++) {
             float *to = sums + r * stride + v * VF_WIDTH;
             const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
@@ -302,11 +314,12 @@ VF_INLINE void conv_outer_tile(const int height, const int vectors, const cnn_co
 VF_INLINE void conv_outer_height(const int vectors, const cnn_conv_outer_block *block, const float *cols, int channels,
                                  bool add, int64_t stride, const char *fetch, int64_t step, float *sums)
 {
-    switch (block->height) {
-    case 6: conv_outer_tile(6, vectors, block, cols, channels, add, stride, fetch, step, sums); break;
-    case 5: conv_outer_tile(5, vectors, block, cols, channels, add, stride, fetch, step, sums); break;
-    default: conv_outer_tile(CONV_LEAST, vectors, block, cols, channels, add, stride, fetch, step, sums); break;
-    }
+    if (block->height > CONV_OUTER_MIDDLE)
+        conv_outer_tile(CONV_OUTER_ROWS, vectors, block, cols, channels, add, stride, fetch, step, sums);
+    else if (block->height > CONV_LEAST)
+        conv_outer_tile(CONV_OUTER_MIDDLE, vectors, block, cols, channels, add, stride, fetch, step, sums);
+    else
+        conv_outer_tile(CONV_LEAST, vectors, block, cols, channels, add, stride, fetch, step, sums);
 }
 
 static void conv_outer(const cnn_conv_outer_block *block, const float *cols, int channels, bool add, int64_t stride,
@@ -390,5 +403,8 @@ static void conv_pack(const float *from, int64_t rows, int64_t row_stride, int64
 #define CNN_KERNELS_CONV                                                                                               \
     {.forward = conv_forward,                                                                                          \
      .outer = conv_outer,                                                                                              \
+     .outer_rows = CONV_OUTER_ROWS,                                                                                    \
+     .outer_narrow_rows = VF_REGISTERS >= 32 ? CONV_OUTER_MIDDLE : CONV_OUTER_ROWS,                                    \
+     .outer_unit = CONV_OUTER_UNIT,                                                                                    \
      .column_sums = conv_column_sums,                                                                                   \
      .pack = conv_pack}
