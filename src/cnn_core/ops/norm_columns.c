@@ -160,6 +160,8 @@ static void reduce_moments(const cnn_norm_run *r, const cnn_norm_rows *at, const
     (void)coefficients;
     const int64_t channels = r->view->channels;
     const struct cnn_norm_kernels *kernels = &r->kernels->norm;
+    void (*moments)(int64_t, int64_t, int64_t, const float *, const float *, float *, float *) =
+        r->cut.pieces > 0 ? kernels->column_moments_near : r->far ? kernels->column_moments_far : kernels->column_moments;
     float *pivot = scratch, *first = pivot + r->cut.width, *second = first + r->cut.width;
     double *mean = begin_sums(r, at, sums);
     for (int64_t done = 0; done < at->rows;) {
@@ -167,8 +169,7 @@ static void reduce_moments(const cnn_norm_run *r, const cnn_norm_rows *at, const
         const int64_t folded = cnn_norm_next_block(r, at, done, count == 0 ? FIRST_BLOCK : BLOCK, &copies);
         const float *x = r->src + at->offset + done * channels + at->channel;
         set_pivot(r, folded, copies, at, x, count, mean, pivot);
-        (r->cut.pieces > 0 ? kernels->column_moments_near : kernels->column_moments)(
-            folded, copies * at->channels, copies * channels, x, pivot, first, second);
+        moments(folded, copies * at->channels, copies * channels, x, pivot, first, second);
         for (int64_t copy = 0, from = 0; copy < copies; copy++, from += at->channels, count += folded)
             kernels->column_merge(at->channels, folded, pivot + from, first + from, second + from, count, mean,
                                   mean + channels);
@@ -266,6 +267,7 @@ static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset,
     return (struct cnn_norm_backward){.rows = rows,
                                       .width = width,
                                       .stride = width,
+                                      .far = r->far,
                                       .src = r->src + offset,
                                       .diff_dst = r->diff_dst + offset,
                                       .dst = r->dst == NULL ? NULL : r->dst + offset,

@@ -139,7 +139,8 @@ cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *
 void cnn_norm_set_stream(cnn_norm_run *r, int64_t tensors)
 {
     const int64_t floats = r->view->samples * r->view->rows * r->view->channels;
-    r->stream = r->cut.width % VECTOR == 0 && cnn_norm_streams(floats, tensors);
+    r->far = cnn_norm_streams(floats, tensors);
+    r->stream = r->far && r->cut.width % VECTOR == 0;
 }
 
 /* ---- running a pass ---------------------------------------------------------------------------------------------- */

@@ -56,7 +56,8 @@ struct cnn_norm_run {
     double *mean, *var;          /* [samples][groups]: what is saved */
     const float *src;
     float *out;  /* forward: dst; backward: diff_src; NULL where not wanted */
-    bool stream; /* out would not stay in the caches */
+    bool far;    /* sources come from memory */
+    bool stream; /* and out would not stay in the caches, and can be written past them */
     /* the epilogue */
     cnn_norm_activation activation;
     float slope;
@@ -79,7 +80,7 @@ cnn_norm_cut cnn_norm_cut_of(const cnn_norm_columns *view, int64_t pieces);
 /* Starts a run with what both directions have: memory from *workspace, sources and statistics from the call. */
 cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *pass, const cnn_call *call,
                              int64_t pieces, char **workspace);
-/* Decides on r->stream, where `tensors` of src's size are read or written. */
+/* Decides on r->far and r->stream, where `tensors` of src's size are read or written. */
 void cnn_norm_set_stream(cnn_norm_run *r, int64_t tensors);
 /* Does all steps of r->pass; of a run in pieces, what is left to do after all have been seen. */
 void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads);

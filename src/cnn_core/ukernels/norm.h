@@ -34,6 +34,7 @@ struct cnn_norm_forward {
 struct cnn_norm_backward {
     int64_t rows, width;
     int64_t stride; /* column_dots: between rows; elsewhere they follow each other */
+    bool far;       /* column_dots: sources come from memory, and are fetched ahead where dst is not read */
     const float *src, *diff_dst;
     const float *dst; /* NULL: y is computed again: there was no addend */
     const float *mean, *scale, *shift;
@@ -71,6 +72,9 @@ struct cnn_norm_kernels {
     /* first[j] = sum over i of x[i][j] - pivot[j], second[j] = sum over i of its square; rows are `stride` apart */
     void (*column_moments)(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
                            float *first, float *second);
+    /* The same to the bit, faster where x comes from memory: it is fetched ahead. */
+    void (*column_moments_far)(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
+                               float *first, float *second);
     /* The same to the bit, faster where x lies in a near cache, slower where it comes from memory. */
     void (*column_moments_near)(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
                                 float *first, float *second);

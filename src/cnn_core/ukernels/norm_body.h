@@ -213,6 +213,7 @@ static void norm_row_backward(const struct cnn_norm_row_backward *f)
     {                                                    \
         .column_sums = norm_column_sums,                 \
         .column_moments = norm_column_moments,           \
+        .column_moments_far = norm_column_moments_far,   \
         .column_moments_near = norm_column_moments_near, \
         .column_merge = norm_column_merge,               \
         .column_forward = norm_column_forward,           \

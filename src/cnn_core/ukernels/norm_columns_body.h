@@ -19,6 +19,15 @@
     } while (0)
 #define NORM_FOR_MATRIX(rows, width, STEP) NORM_FOR_ROWS(rows, width, width, STEP)
 
+#define NORM_LINE 16  /* floats of a line of cache */
+#define NORM_AHEAD 2048 /* floats by which what comes from memory is fetched ahead: nearer, memory is not kept busy */
+
+/* Fetches a line when its first vector is read; all lines of a row at once would wait for each other. */
+VF_INLINE void norm_fetch(const float *x, int64_t j)
+{
+    if (VF_WIDTH >= NORM_LINE || j % NORM_LINE == 0) VF_FETCH(x + NORM_AHEAD);
+}
+
 static inline void norm_clear(int64_t n, float *x)
 {
     for (int64_t j = 0; j < n; j++) x[j] = 0.0f;
@@ -76,14 +85,30 @@ static void norm_column_moments_near(int64_t rows, int64_t width, int64_t stride
     }
 }
 
-static void norm_column_moments(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
-                                float *first, float *second)
+VF_INLINE void norm_moments_rows(const bool fetches, int64_t rows, int64_t width, int64_t stride, const float *x,
+                                 const float *pivot, float *first, float *second)
 {
     norm_clear(width, first);
     norm_clear(width, second);
-#define STEP(at, j, lanes) norm_moments_step(x + (at), pivot + (j), first + (j), second + (j), lanes)
+#define STEP(at, j, lanes)                                                          \
+    do {                                                                            \
+        if (fetches) norm_fetch(x + (at), j);                                       \
+        norm_moments_step(x + (at), pivot + (j), first + (j), second + (j), lanes); \
+    } while (0)
     NORM_FOR_ROWS(rows, width, stride, STEP);
 #undef STEP
+}
+
+static void norm_column_moments(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
+                                float *first, float *second)
+{
+    norm_moments_rows(false, rows, width, stride, x, pivot, first, second);
+}
+
+static void norm_column_moments_far(int64_t rows, int64_t width, int64_t stride, const float *x, const float *pivot,
+                                    float *first, float *second)
+{
+    norm_moments_rows(true, rows, width, stride, x, pivot, first, second);
 }
 
 /* The pivot need not be the rows' mean: what the first moment about it tells puts both right. */
@@ -166,6 +191,7 @@ typedef struct norm_backward_form {
     cnn_norm_activation kind;
     bool reads_dst;  /* else y is computed again, to the same bits as forward had */
     bool writes_g;   /* dots */
+    bool fetches;    /* dots */
     bool is_constant; /* gradient: b and c are none */
 } norm_backward_form;
 
@@ -181,6 +207,10 @@ VF_INLINE vf norm_gated(struct cnn_norm_backward f, norm_backward_form form, vf 
 
 VF_INLINE void norm_dots_step(struct cnn_norm_backward f, norm_backward_form form, int64_t at, int64_t j, int lanes)
 {
+    if (form.fetches) {
+        norm_fetch(f.src + at, j);
+        norm_fetch(f.diff_dst + at, j);
+    }
     const vf d = vf_sub(norm_load(f.src + at, lanes), norm_load(f.mean + j, lanes));
     const vf g = norm_gated(f, form, d, at, j, lanes);
     if (form.writes_g) norm_store(f.gated + at, g, lanes);
@@ -203,6 +233,8 @@ VF_INLINE void norm_dots_as(struct cnn_norm_backward f, cnn_norm_activation kind
         norm_dots_matrix(f, (norm_backward_form){.kind = kind, .reads_dst = true, .writes_g = true});
     else if (f.dst != NULL && kind != CNN_NORM_LINEAR)
         norm_dots_matrix(f, (norm_backward_form){.kind = kind, .reads_dst = true});
+    else if (f.far)
+        norm_dots_matrix(f, (norm_backward_form){.kind = kind, .fetches = true});
     else
         norm_dots_matrix(f, (norm_backward_form){.kind = kind});
 }
