@@ -18,8 +18,8 @@ static bool defers(const cnn_plan *plan, const int32_t *uses, int32_t s, const c
     if (producer < 0 || uses[source] != 1 || plan->graph.values[source].output) return false;
     const cnn_step *step = &plan->graph.steps[producer];
     if (step->node.row->defers == NULL || reader->node.row->takes_prologue == NULL) return false;
-    /* What forward saves stays for the reader's backward pass only if that of the step itself follows. */
-    if (plan->steps[s].backward && !plan->steps[producer].backward) return false;
+    /* What forward saves stays for the reader only if a backward pass of the step itself follows. */
+    if (!plan->steps[producer].backward) return false;
     if (plan->steps[s].chain >= 0 || plan->steps[producer].chain >= 0) return false;
     return cnn_tensor_bytes(&step->node.dst_shape, plan->graph.dtype) >= WORTH && step->node.row->defers(&step->node) &&
            reader->node.row->takes_prologue(&reader->node);
