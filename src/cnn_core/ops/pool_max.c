@@ -6,6 +6,10 @@
 #include "ops/pool.h"
 #include "ref/ref.h"
 
+#define FROM_MEMORY (4 << 20) /* floats of src from which on it is fetched ahead */
+#define AHEAD 2048            /* floats */
+#define PAST (8 << 20)        /* floats of dst from which on it is stored past the caches: who reads less finds some of it there */
+
 static cnn_status infer(cnn_node *node)
 {
     CNN_TRY(cnn_pool_infer(node));
@@ -32,6 +36,7 @@ typedef struct max_job {
     const float *diff_y;
     float *diff_x;
     bool streams;
+    int64_t ahead; /* pixels by which src is fetched ahead */
 } max_job;
 
 static max_job job_of(const cnn_call *call)
@@ -63,7 +68,8 @@ static void forward_rows(void *arg, int64_t task, int32_t thread)
                         .kernel = job->kernel[1],
                         .stride = job->stride[1],
                         .padding = job->padding[1],
-                        .dilation = job->dilation[1]};
+                        .dilation = job->dilation[1],
+                        .ahead = job->ahead};
     for (int64_t row = begin; row < end; row++) {
         const int64_t n = row / dst.h, oh = row % dst.h;
         const cnn_span rows =
@@ -72,7 +78,7 @@ static void forward_rows(void *arg, int64_t task, int32_t thread)
         what.rows = rows.count;
         const int64_t at = row * dst.w * dst.c;
         job->kernels->pool.max(&what, job->x + n * src.h * src.w * src.c, job->y + at,
-                               job->index == NULL ? NULL : job->index + at);
+                               job->index == NULL ? NULL : job->index + at, job->streams);
     }
 }
 
@@ -89,6 +95,9 @@ static cnn_status forward(const cnn_call *call)
     job.y = call->dst;
     const double work = row_work(job.dst.w, job.dst.c, (double)job.kernel[0] * (double)job.kernel[1]);
     const int64_t rows = job.dst.n * job.dst.h;
+    const int64_t count = cnn_shape_count(&call->node->dst_shape);
+    job.streams = job.index == NULL && job.src.c % job.kernels->width == 0 && count >= PAST && cnn_streams(count, job.x, job.y);
+    if (cnn_shape_count(&call->node->src_shape[0]) >= FROM_MEMORY) job.ahead = cnn_max_i64(AHEAD / job.src.c, 1);
     job.rows_per_task = cnn_pool_rows(work);
     cnn_parallel(cnn_useful_threads(call->threads, work * (double)rows), cnn_ceil_div(rows, job.rows_per_task),
                  forward_rows, &job);

@@ -3,6 +3,7 @@
 #include "ukernels/pool.h"
 
 #define POOL_VECTORS 4
+#define POOL_LINE 16 /* floats of a line of cache */
 
 VF_INLINE vf pool_load(const float *p, int lanes)
 {
@@ -28,7 +29,7 @@ VF_INLINE void pool_store(float *p, vf a, int lanes)
     } while (0)
 
 VF_INLINE void max_window_block(int vectors, int lanes, int64_t at, int64_t c, const cnn_window *window,
-                                    const float *image, float *dst)
+                                    const float *image, bool stream, float *dst)
 {
     vf best[POOL_VECTORS];
     for (int v = 0; v < vectors; v++) best[v] = vf_set1(-INFINITY);
@@ -39,7 +40,12 @@ VF_INLINE void max_window_block(int vectors, int lanes, int64_t at, int64_t c, c
             for (int v = 0; v < vectors; v++) best[v] = vf_max(best[v], pool_load(src + v * VF_WIDTH, lanes));
         }
     }
-    for (int v = 0; v < vectors; v++) pool_store(dst + at + v * VF_WIDTH, best[v], lanes);
+    for (int v = 0; v < vectors; v++) {
+        if (stream)
+            vf_stream(dst + at + v * VF_WIDTH, best[v]);
+        else
+            pool_store(dst + at + v * VF_WIDTH, best[v], lanes);
+    }
 }
 
 VF_INLINE void max_window_index_block(int vectors, int lanes, int64_t at, int64_t c, const cnn_window *window,
@@ -88,16 +94,28 @@ VF_INLINE cnn_window max_row_window(const cnn_max_row *row, int64_t i)
                         .col_pitch = row->dilation};
 }
 
-static void max_row(const cnn_max_row *row, const float *image, float *dst, int32_t *index)
+/* What the window of column i reads first, `ahead` pixels later. */
+VF_INLINE void max_row_fetch(const cnn_max_row *row, const float *image, int64_t i)
+{
+    const int64_t floats = row->stride * row->c;
+    for (int64_t r = 0; r < row->rows; r++) {
+        const float *from = image + (row->first + r * row->row_pitch + row->ahead) * row->c + i * floats;
+        for (int64_t at = 0; at < floats; at += POOL_LINE) VF_FETCH(from + at);
+    }
+}
+
+static void max_row(const cnn_max_row *row, const float *image, float *dst, int32_t *index, bool stream)
 {
     const int64_t c = row->c;
     for (int64_t i = 0; i < row->width; i++, dst += c) {
+        if (row->ahead > 0) max_row_fetch(row, image, i);
         const cnn_window window = max_row_window(row, i);
         if (index == NULL)
-            POOL_OVER_CHANNELS(max_window_block, c, &window, image, dst);
+            POOL_OVER_CHANNELS(max_window_block, c, &window, image, stream, dst);
         else
             POOL_OVER_CHANNELS(max_window_index_block, c, &window, image, dst, index + i * c);
     }
+    if (stream) vf_stream_end();
 }
 
 VF_INLINE void max_window_backward_block(int vectors, int lanes, int64_t at, int64_t c, const cnn_window *window,
