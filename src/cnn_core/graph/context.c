@@ -218,7 +218,7 @@ static void describe_call(const cnn_context *context, cnn_pass pass, int32_t s, 
     const cnn_step *step = &context->plan->graph.steps[s];
     const cnn_step_plan *own = &context->plan->steps[s];
     const size_t saved = pass != CNN_PASS_FORWARD && own->saved_again != CNN_NO_BUFFER ? own->saved_again : own->saved;
-    for (int32_t i = 0; i < step->node.num_sources; i++) 
+    for (int32_t i = 0; i < step->node.num_sources; i++)
         src[i] = data_of(context, pass, cnn_step_reads(&context->plan->graph, step, i));
     for (int32_t i = step->node.num_sources; i <= step->node.row->max_sources && i < CNN_MAX_SOURCES; i++) src[i] = NULL;
     *call = (cnn_call){

@@ -8,7 +8,7 @@ int32_t cnn_event_reads(const cnn_plan *plan, const cnn_event *event, cnn_value 
     const bool backward = event->pass == CNN_PASS_BACKWARD;
     int32_t count = 0;
     for (int32_t i = 0; i < step->node.num_sources; i++)
-        if (step->node.present[i] && (!backward || (step->node.keeps_src & SRC(i)))) 
+        if (step->node.present[i] && (!backward || (step->node.keeps_src & SRC(i))))
             values[count++] = cnn_step_reads(&plan->graph, step, i);
     if (backward && cnn_node_keeps_dst(&step->node)) values[count++] = step->result;
     return count;

@@ -21,8 +21,8 @@ typedef struct cnn_epilogue {
  * Put there by the planner, where the row says that it can (`takes_prologue`), and made by the row of the step before it
  * (`prologue`), whose result is then nowhere. */
 typedef struct cnn_prologue {
-    int64_t channels, fold;           /* the numbers of all channels come `fold` times, to fill vectors */
-    const float *mean, *scale, *shift; /* NULL: there is no prologue */
+    int64_t channels, fold;            /* the numbers of all channels come `fold` times, to fill vectors */
+    const float *mean, *scale, *shift;
     cnn_norm_activation activation;
     float slope;
 } cnn_prologue;
