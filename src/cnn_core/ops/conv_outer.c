@@ -29,7 +29,8 @@
  * panels read it, unless it is most of a line. */
 #define FAR_CHANNELS 256
 #define FAR_PANELS 3
-#define TALL 12
+#define TALL 12 /* rows of a tile */
+#define COPIED (2 * CNN_CONV_ROWS) /* channels at a time: of two tiles, which share lines of cache */
 
 typedef struct outer_plan {
     bool pointwise; /* one tap, and rows are output channels */
@@ -144,7 +145,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
     plan.row_bytes = cnn_size_align(cnn_size_mul(pointers, sizeof(float *)));
     plan.col_bytes = cnn_size_align(pixels * sizeof(float *));
     plan.packed_bytes = cnn_size_align(cnn_size_mul(pixels, (size_t)plan.cols.padded * sizeof(float)));
-    plan.tile_bytes = plan.copy ? cnn_size_align(pixels * (CNN_CONV_ROWS * sizeof(float) + sizeof(float *))) : 0;
+    plan.tile_bytes = plan.copy ? cnn_size_align(pixels * (COPIED * sizeof(float) + sizeof(float *))) : 0;
     return plan;
 }
 
@@ -201,7 +202,7 @@ typedef struct outer_block {
     const float **cols;       /* [pixels] */
     int64_t panel, panel_end; /* the columns packed */
     float *packed;            /* [panels][pixels][panel row] */
-    float *tile;              /* [pixels][tile_rows], if it is copied */
+    float *tile;              /* [pixels][COPIED], if rows are copied */
     const float **tile_rows;  /* into it */
     const char *next[2];      /* columns and rows of the next block, to be fetched */
     int64_t next_bytes[2];
@@ -220,7 +221,7 @@ static outer_block take_block(const outer_job *job, int32_t thread)
     if (plan->copy) {
         block.tile_rows = (const float **)(void *)cursor;
         block.tile = (float *)(void *)(cursor + (size_t)plan->block_pixels * sizeof(float *));
-        for (int64_t p = 0; p < plan->block_pixels; p++) block.tile_rows[p] = block.tile + p * plan->tile_rows;
+        for (int64_t p = 0; p < plan->block_pixels; p++) block.tile_rows[p] = block.tile + p * COPIED;
     }
     return block;
 }
@@ -292,16 +293,15 @@ static void pack_cols(const outer_job *job, const outer_block *block)
         pack_last_cols(job, block, whole, block->packed + (whole - block->panel) * pixels * width);
 }
 
-/* to[pixel][CNN_CONV_ROWS] = `height` channels of each row: tiles that are copied have no more rows. */
-static void copy_tile(const float *const *rows, int64_t channel, int height, int64_t pixels, float *to)
+/* to[pixel][COPIED] = `count` channels of each row. */
+static void copy_rows(const float *const *rows, int64_t channel, int64_t count, int64_t pixels, float *to)
 {
-    if (height == CNN_CONV_ROWS) { /* a length that the compiler knows */
-        for (int64_t p = 0; p < pixels; p++)
-            memcpy(to + p * CNN_CONV_ROWS, rows[p] + channel, CNN_CONV_ROWS * sizeof *to);
+    if (count == COPIED) { /* a length that the compiler knows */
+        for (int64_t p = 0; p < pixels; p++) memcpy(to + p * COPIED, rows[p] + channel, COPIED * sizeof *to);
         return;
     }
     for (int64_t p = 0; p < pixels; p++)
-        for (int r = 0; r < height; r++) to[p * CNN_CONV_ROWS + r] = rows[p][channel + r];
+        for (int64_t r = 0; r < count; r++) to[p * COPIED + r] = rows[p][channel + r];
 }
 
 /* Some rows of the matrix, and where a block holds them. */
@@ -312,7 +312,8 @@ typedef struct outer_tile {
     int64_t offset[CNN_CONV_OUTER_ROWS];
 } outer_tile;
 
-static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t index)
+/* `begins`: of a part. Of two tiles the first copies for both. */
+static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t index, bool begins)
 {
     const outer_plan *plan = job->plan;
     const int64_t rows = plan->stripped ? job->taps * plan->row_channels : plan->row_channels; /* that share tiles */
@@ -320,12 +321,16 @@ static outer_tile tile_at(const outer_job *job, outer_block *block, int64_t inde
     const int64_t first = tile_begin(plan, rows, index % tiles);
     outer_tile tile = {.row = tap * rows + first, .height = (int)(tile_begin(plan, rows, index % tiles + 1) - first)};
     tile.src = block->rows + tap * block->pixels;
-    for (int r = 0; r < tile.height; r++)
-        tile.offset[r] = plan->stripped ? job->offset[first + r] : plan->copy ? r : first + r;
+    int64_t copied = 0;
     if (plan->copy) {
-        copy_tile(tile.src, first, tile.height, block->pixels, block->tile);
+        const int64_t t = index % tiles, second = t % 2;
+        copied = tile_begin(plan, rows, begins ? t : t - second);
+        if (begins || second == 0)
+            copy_rows(tile.src, first, tile_begin(plan, rows, cnn_min_i64(t - second + 2, tiles)) - first, block->pixels,
+                      block->tile);
         tile.src = block->tile_rows;
     }
+    for (int r = 0; r < tile.height; r++) tile.offset[r] = plan->stripped ? job->offset[first + r] : first + r - copied;
     return tile;
 }
 
@@ -355,7 +360,7 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
     const int64_t of_cols = block->next_bytes[1] == 0 ? calls : cnn_max_i64(shared, block->next_bytes[0] > 0);
     outer_fetch cols_fetch = fetch_during(block, 0, of_cols), rows_fetch = fetch_during(block, 1, calls - of_cols);
     for (int64_t index = first; index < last; index++) {
-        const outer_tile tile = tile_at(job, block, index);
+        const outer_tile tile = tile_at(job, block, index, index == first);
         const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
         const float *cols = block->packed;
         for (int64_t panel = block->panel; panel < block->panel_end;
@@ -363,8 +368,8 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
             const int channels = (int)cnn_conv_panel_channels(&plan->cols, panel);
             int64_t stride;
             float *sums = panel_sums(job, share, group, panel, &stride) + tile.row * stride;
-            if (panel == block->panel && block->pitch != 0) { /* the last line of each pixel that the next tile reads */
-                const float *next = block->rows[0] + tile.row + tile.height + plan->tile_rows - 1;
+            if (panel == block->panel && block->pitch != 0) { /* the last line of each pixel that is read or copied next */
+                const float *next = block->rows[0] + tile.row + tile.height + COPIED - 1;
                 job->call->kernels->conv.outer(&outer, cols, channels, add, stride, (const char *)next, block->pitch, sums);
                 continue;
             }
