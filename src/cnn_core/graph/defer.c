@@ -3,15 +3,13 @@
  * forward, and again for the gradient of its weights. That spares a pass over memory to write it, and the memory. */
 #include "graph/plan.h"
 
-#define WORTH (1 << 18) /* bytes: smaller results stay in a cache on their way */
-
 cnn_value cnn_step_reads(const cnn_graph *graph, const cnn_step *step, int32_t i)
 {
     const cnn_value source = step->source[i];
     return i == 0 && step->node.prologue ? graph->steps[graph->values[source].producer].source[0] : source;
 }
 
-static bool defers(const cnn_plan *plan, const int32_t *uses, int32_t s, const cnn_step *reader)
+static bool defers(const cnn_plan *plan, const int32_t *uses, const cnn_step *reader)
 {
     const cnn_value source = reader->source[0];
     const int32_t producer = source == CNN_NONE ? -1 : plan->graph.values[source].producer;
@@ -20,9 +18,7 @@ static bool defers(const cnn_plan *plan, const int32_t *uses, int32_t s, const c
     if (step->node.row->defers == NULL || reader->node.row->takes_prologue == NULL) return false;
     /* What forward saves stays for the reader only if a backward pass of the step itself follows. */
     if (!plan->steps[producer].backward) return false;
-    if (plan->steps[s].chain >= 0 || plan->steps[producer].chain >= 0) return false;
-    return cnn_tensor_bytes(&step->node.dst_shape, plan->graph.dtype) >= WORTH && step->node.row->defers(&step->node) &&
-           reader->node.row->takes_prologue(&reader->node);
+    return step->node.row->defers(&step->node) && reader->node.row->takes_prologue(&reader->node);
 }
 
 cnn_status cnn_plan_defer(cnn_plan *plan)
@@ -33,7 +29,7 @@ cnn_status cnn_plan_defer(cnn_plan *plan)
     if (uses == NULL) return cnn_fail(CNN_OUT_OF_MEMORY, "no memory for a plan");
     for (int32_t s = 0; s < graph->num_steps; s++) {
         cnn_step *reader = &graph->steps[s];
-        if (!defers(plan, uses, s, reader)) continue;
+        if (!defers(plan, uses, reader)) continue;
         graph->steps[graph->values[reader->source[0]].producer].node.deferred = true;
         reader->node.prologue = true;
     }

@@ -84,12 +84,12 @@ static void take_epilogue(cnn_norm_run *r, const cnn_epilogue *epilogue)
 
 /* ---- deferred ---------------------------------------------------------------------------------------------------- */
 
-/* Fused, coefficients belong to a thread; deferred, to the one sample. */
+/* What is fused is small, comes out of a cache, and its coefficients belong to a thread. */
 bool cnn_norm_columns_defers(const cnn_norm_columns *view, const cnn_node *node)
 {
     const cnn_epilogue *epilogue = &node->epilogue;
     const bool takes = !epilogue->adds && (!epilogue->activates || kernel_activation(epilogue) != CNN_NORM_LINEAR);
-    return takes && view->matrices == 0 && view->samples == 1 && !cnn_norm_cut_of(view, node->pieces).fused;
+    return takes && view->matrices == 0 && view->samples == 1 && !cnn_norm_cut_of(view, 0).fused;
 }
 
 static size_t statistics_bytes(const cnn_norm_columns *view)

@@ -4,6 +4,7 @@
 
 #include "cnn_core.h"
 #include "graph/plan.h"
+#include "tests/distance.h"
 #include "tests/test.h"
 
 typedef struct geometry {
@@ -120,18 +121,6 @@ static float *copy_of(const float *from, int64_t count)
     float *copy = malloc((size_t)count * sizeof *copy);
     if (copy != NULL) memcpy(copy, from, (size_t)count * sizeof *copy);
     return copy;
-}
-
-/* The largest difference, as a share of the largest number. */
-static double distance(const float *a, const float *b, int64_t count)
-{
-    double most = 0.0, largest = 1e-30;
-    for (int64_t i = 0; i < count; i++) {
-        const double off = fabs((double)a[i] - (double)b[i]);
-        if (!(off <= most)) most = off;
-        largest = fmax(largest, fabs((double)a[i]));
-    }
-    return most / largest;
 }
 
 /* What a run leaves: results, running statistics and all gradients. */

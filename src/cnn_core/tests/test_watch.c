@@ -4,6 +4,7 @@
 
 #include "cnn_core.h"
 #include "graph/plan.h"
+#include "tests/distance.h"
 #include "tests/test.h"
 
 typedef struct geometry {
@@ -102,18 +103,6 @@ static float *copy_of(const net *m, int k)
     float *copy = malloc((size_t)m->count[k] * sizeof *copy);
     if (copy != NULL) memcpy(copy, m->data[k], (size_t)m->count[k] * sizeof *copy);
     return copy;
-}
-
-/* The largest difference, as a share of the largest number. */
-static double distance(const float *a, const float *b, int64_t count)
-{
-    double most = 0.0, largest = 1e-30;
-    for (int64_t i = 0; i < count; i++) {
-        const double off = fabs((double)a[i] - (double)b[i]);
-        if (!(off <= most)) most = off;
-        largest = fmax(largest, fabs((double)a[i]));
-    }
-    return most / largest;
 }
 
 static void check(const geometry *g)

@@ -218,8 +218,8 @@ static void conv_forward_tiles(int kind, conv_pass *pass)
     const int64_t pixels = block->pixels, tiles = (pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
     const int64_t rows = pixels / tiles, higher = pixels % tiles;
     /* What is read next is fetched evenly, some bytes for each channel: in a burst, memory would be waited for between two
-     * spells of arithmetic. It is the next weights, or what somebody asks for, or the next tile, if pixels lie side by side, but not where the lines of
-     * two tiles would drive each other out of one set of the cache. */
+     * spells of arithmetic. It is the next weights, or what the block asks for, or the next tile, if pixels lie side by side, but
+     * not where the lines of two tiles would drive each other out of one set of the cache. */
     const uintptr_t pixel = (uintptr_t)block->ic * sizeof(float);
     const uintptr_t pitch = pixels == 1 ? pixel : (uintptr_t)block->src[1] - (uintptr_t)block->src[0];
     const bool fetches = block->taps == 1 && pitch == pixel && pixel % CONV_WAY != 0;
