@@ -331,28 +331,66 @@ static void add_into(const cnn_context *context, size_t bytes, const void *src, 
                  cnn_ceil_div(add.count, ADD_BLOCK), add_block, &add);
 }
 
+/* What the gradient lacks of a result whose step's was deferred. */
+static void describe_back_prologue(const cnn_context *context, int32_t deferred, cnn_back_prologue *prologue)
+{
+    void *src[CNN_MAX_SOURCES];
+    cnn_call call;
+    describe_call(context, CNN_PASS_BACKWARD, deferred, src, &call);
+    call.diff_dst = diff_of(context, context->plan->graph.steps[deferred].result);
+    call.node->row->back_prologue(&call, prologue);
+}
+
+static void describe_backward(const cnn_context *context, int32_t s, void **src, void **diff_src, cnn_call *call)
+{
+    const cnn_step *step = &context->plan->graph.steps[s];
+    const cnn_flow *flow = context->plan->steps[s].flow;
+    describe_call(context, CNN_PASS_BACKWARD, s, src, call);
+    if (step->node.back_prologue)
+        describe_back_prologue(context, context->plan->steps[s].made_of, &call->back_prologue);
+    else
+        call->diff_dst = diff_of(context, step->result);
+    call->diff_src = diff_src;
+    for (int32_t i = 0; i < CNN_MAX_SOURCES; i++) diff_src[i] = NULL;
+    for (int32_t i = 0; i < step->node.num_sources; i++) {
+        if (!flow[i].wanted) continue;
+        const bool aside = flow[i].temporary != CNN_NO_BUFFER;
+        diff_src[i] = aside ? context->arena + flow[i].temporary : diff_of(context, step->source[i]);
+        if (flow[i].add) call->add |= SRC(i);
+    }
+}
+
+/* Lets the step get ready that watches the gradient which this one makes of its source, if there is one. */
+static void start_back_watch(const cnn_context *context, int32_t s, cnn_watch *watch, cnn_call *call)
+{
+    const int32_t watcher = context->plan->steps[s].back_watcher;
+    if (watcher < 0) return;
+    void *src[CNN_MAX_SOURCES], *diff_src[CNN_MAX_SOURCES];
+    cnn_call next;
+    describe_backward(context, watcher, src, diff_src, &next);
+    next.node->row->back_watch(&next, watch);
+    call->watch = watch;
+}
+
 static cnn_status run_backward(const cnn_context *context, int32_t s)
 {
     const cnn_step *step = &context->plan->graph.steps[s];
     const cnn_flow *flow = context->plan->steps[s].flow;
     const cnn_op_row *row = step->node.row;
-    void *src[CNN_MAX_SOURCES], *diff_src[CNN_MAX_SOURCES] = {NULL};
+    void *src[CNN_MAX_SOURCES], *diff_src[CNN_MAX_SOURCES];
     cnn_call call;
-    describe_call(context, CNN_PASS_BACKWARD, s, src, &call);
-    call.diff_dst = diff_of(context, step->result);
-    call.diff_src = diff_src;
+    cnn_watch watch;
+    describe_backward(context, s, src, diff_src, &call);
 
     const bool empty = cnn_shape_count(&step->node.dst_shape) == 0;
     for (int32_t i = 0; i < step->node.num_sources; i++) {
         if (!flow[i].wanted) continue;
-        const bool aside = flow[i].temporary != CNN_NO_BUFFER;
-        diff_src[i] = aside ? context->arena + flow[i].temporary : diff_of(context, step->source[i]);
         const size_t bytes = value_bytes(context, step->source[i]);
         const bool adds = (row->accumulates & SRC(i)) != 0;
-        if (flow[i].add) call.add |= SRC(i);
         if (bytes > 0 && diff_src[i] != NULL && (flow[i].zero_first || (empty && !adds && !flow[i].add)))
             memset(diff_src[i], 0, bytes);
     }
+    if (!empty) start_back_watch(context, s, &watch, &call);
     if (!empty) {
         const cnn_status status = cnn_plan_uses_reference(context->plan) ? row->reference_backward(&call) : row->backward(&call);
         if (status != CNN_OK) return cnn_fail_in(row->name, status);

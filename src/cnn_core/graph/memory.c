@@ -54,7 +54,8 @@ static bool has_diff_buffer(const cnn_plan *plan, cnn_value v)
 {
     const cnn_tensor *tensor = &plan->graph.values[v];
     const bool bound = tensor->output && !tensor->watched && !plan->values[v].copy_diff;
-    return is_computed(plan, v) && plan->values[v].has_gradient && !bound;
+    const bool made = is_computed(plan, v) && plan->steps[plan->graph.values[v].producer].made_of >= 0;
+    return is_computed(plan, v) && plan->values[v].has_gradient && !bound && !made;
 }
 
 static bool has_buffer(const cnn_plan *plan, kind which, cnn_value v)
@@ -107,6 +108,7 @@ static void touch_event(const lives *l, int32_t number)
         return;
     }
     touch(l, DIFF, step->result, time);
+    if (step->node.back_prologue) touch(l, DIFF, plan->graph.steps[plan->steps[event->step].made_of].result, time);
     for (int32_t i = 0; i < step->node.num_sources; i++)
         if (plan->steps[event->step].flow[i].wanted) touch(l, DIFF, step->source[i], time);
 }
@@ -198,7 +200,8 @@ static int32_t list_saved(cnn_plan *plan, cnn_buffer *list)
         const cnn_step *step = &plan->graph.steps[s];
         cnn_step_plan *own = &plan->steps[s];
         const size_t bytes = step->node.row->saved == NULL ? 0 : step->node.row->saved(&step->node);
-        const int32_t last = own->backward_at > 0 ? own->backward_at : own->again_at;
+        const int32_t reader = own->made_by >= 0 ? plan->steps[own->made_by].backward_at : own->backward_at;
+        const int32_t last = reader > 0 ? reader : own->again_at;
         if (bytes == 0) continue;
         const bool anew = own->again_at > 0 && !cnn_step_uses_saved(step);
         if (anew) list[count++] = (cnn_buffer){bytes, own->again_at, last, &own->saved_again};

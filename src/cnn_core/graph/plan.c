@@ -80,6 +80,8 @@ static void clear_steps(cnn_plan *plan)
         plan->steps[s].saved = plan->steps[s].saved_again = CNN_NO_BUFFER;
         plan->steps[s].chain = -1;
         plan->steps[s].watcher = plan->steps[s].shown_by = -1;
+        plan->steps[s].back_watcher = plan->steps[s].back_shown_by = -1;
+        plan->steps[s].made_of = plan->steps[s].made_by = -1;
         for (int32_t i = 0; i < CNN_MAX_SOURCES; i++) plan->steps[s].flow[i].temporary = CNN_NO_BUFFER;
     }
     for (int32_t v = 0; v < plan->graph.num_values; v++)
@@ -123,6 +125,7 @@ static cnn_status fill_plan(cnn_plan *plan, const void *const *given, cnn_consta
         if (status == CNN_OK) status = cnn_plan_defer(plan);
         if (status == CNN_OK) cnn_plan_watches(plan);
         if (status == CNN_OK) status = cnn_plan_recompute(plan);
+        if (status == CNN_OK) cnn_plan_back_watches(plan);
         if (status == CNN_OK) status = cnn_plan_memory(plan);
     }
     cnn_release(&graph->allocator, needed);
@@ -237,7 +240,8 @@ size_t cnn_step_workspace(const cnn_plan *plan, int32_t step, cnn_pass pass, int
 
 size_t cnn_step_workspace_begin(const cnn_plan *plan, int32_t step, cnn_pass pass, int32_t threads)
 {
-    const int32_t before = pass == CNN_PASS_FORWARD ? plan->steps[step].shown_by : -1;
+    const cnn_step_plan *own = &plan->steps[step];
+    const int32_t before = pass == CNN_PASS_FORWARD ? own->shown_by : pass == CNN_PASS_BACKWARD ? own->back_shown_by : -1;
     return before < 0 ? 0 : cnn_size_align(cnn_step_workspace(plan, before, pass, threads));
 }
 

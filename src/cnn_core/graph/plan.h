@@ -45,6 +45,9 @@ typedef struct cnn_step_plan {
     int32_t again_at, backward_at; /* its events; 0: none */
     int32_t watcher;     /* the next step, if it watches this one's result being made; or -1 */
     int32_t shown_by;    /* the one before, if this step watches its result being made; or -1 */
+    int32_t back_watcher, back_shown_by; /* the same of backward and the gradient of source 0 */
+    int32_t made_of;     /* the step of whose gradient this one makes its own result's, deferred; or -1 */
+    int32_t made_by;     /* the other way round; or -1 */
     const void *packed;  /* of a frozen plan: what the row packed, or NULL */
     size_t saved;        /* offset, or CNN_NO_BUFFER */
     size_t saved_again;  /* the same for what the second run saves, if it does not use what the first one saved */
@@ -111,10 +114,11 @@ bool cnn_plan_unpacks(const cnn_node *node);
 /* data = a constant of a frozen plan as it was given, or folded. (unpack.c) */
 cnn_status cnn_plan_read_constant(const cnn_plan *plan, cnn_value value, void *data);
 
-/* Connects steps with those that watch them. (watch.c) */
+/* Connects steps with those that watch them, forward; and, once events are in order, backward. (watch.c) */
 void cnn_plan_watches(cnn_plan *plan);
+void cnn_plan_back_watches(cnn_plan *plan);
 
-/* Leaves results that are cheap to make to the one step that reads them. (defer.c) */
+/* Leaves results and gradients that are cheap to make to the one step that reads them. (defer.c) */
 cnn_status cnn_plan_defer(cnn_plan *plan);
 /* The value that a step reads as its source i: of a deferred source, that one's own. */
 cnn_value cnn_step_reads(const cnn_graph *graph, const cnn_step *step, int32_t i);

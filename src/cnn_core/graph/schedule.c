@@ -10,7 +10,7 @@ int32_t cnn_event_reads(const cnn_plan *plan, const cnn_event *event, cnn_value 
     for (int32_t i = 0; i < step->node.num_sources; i++)
         if (step->node.present[i] && (!backward || (step->node.keeps_src & SRC(i))))
             values[count++] = cnn_step_reads(&plan->graph, step, i);
-    if (backward && cnn_node_keeps_dst(&step->node)) values[count++] = step->result;
+    if (backward && (step->node.back_prologue || cnn_node_keeps_dst(&step->node))) values[count++] = step->result;
     return count;
 }
 

@@ -133,14 +133,15 @@ static cnn_status batch_infer(cnn_node *node)
 static size_t batch_saved(const cnn_node *node)
 {
     const cnn_norm_columns view = whole_batch(node);
-    return node->deferred ? cnn_norm_columns_deferred_bytes(&view) : cnn_norm_saved_bytes(view.channels);
+    return node->deferred || node->back_deferred ? cnn_norm_columns_deferred_bytes(&view)
+                                                 : cnn_norm_saved_bytes(view.channels);
 }
 
 static size_t batch_workspace(const cnn_node *node, bool backward, int32_t threads)
 {
     const cnn_norm_columns view = whole_batch(node);
-    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward ? 0 : node->pieces, backward, threads), view.groups,
-                              view.channels);
+    return cnn_norm_workspace(cnn_norm_columns_workspace(&view, backward ? node->back_pieces : node->pieces, backward, threads),
+                              view.groups, view.channels);
 }
 
 static cnn_status batch_forward(const cnn_call *call)
@@ -177,6 +178,12 @@ static void batch_watch(const cnn_call *call, cnn_watch *watch)
     cnn_norm_columns_watch(&view, call, watch);
 }
 
+static void batch_back_watch(const cnn_call *call, cnn_watch *watch)
+{
+    const cnn_norm_columns view = whole_batch(call->node);
+    cnn_norm_columns_back_watch(&view, call, watch);
+}
+
 static bool batch_defers(const cnn_node *node)
 {
     const cnn_norm_columns view = whole_batch(node);
@@ -187,6 +194,17 @@ static void batch_prologue(const cnn_call *call, cnn_prologue *prologue)
 {
     const cnn_norm_columns view = whole_batch(call->node);
     cnn_norm_columns_prologue(&view, call, prologue);
+}
+
+static bool batch_back_defers(const cnn_node *node)
+{
+    return !uses_running(node) && batch_defers(node);
+}
+
+static void batch_back_prologue(const cnn_call *call, cnn_back_prologue *prologue)
+{
+    const cnn_norm_columns view = whole_batch(call->node);
+    cnn_norm_columns_back_prologue(&view, call, prologue);
 }
 
 const cnn_op_row cnn_op_batch_norm = {
@@ -210,8 +228,12 @@ const cnn_op_row cnn_op_batch_norm = {
     .fuses = batch_fuses,
     .watches = batch_watches,
     .watch = batch_watch,
+    .back_watches = batch_watches,
+    .back_watch = batch_back_watch,
     .defers = batch_defers,
     .prologue = batch_prologue,
+    .back_defers = batch_back_defers,
+    .back_prologue = batch_back_prologue,
     .writes = SRC(NORM_RUNNING_MEAN) | SRC(NORM_RUNNING_VAR) | SRC(NORM_NUM_BATCHES),
     .as_affine = as_affine,
     .reference_forward = cnn_ref_batch_norm_forward,

@@ -14,10 +14,13 @@ static const cnn_conv_algorithm *const algorithms[] = {&cnn_conv_depthwise_rows,
 
 static const cnn_conv_algorithm *choose(const cnn_conv *conv, cnn_conv_pass pass)
 {
-    size_t i = 0;
-    while (!algorithms[i]->suits(conv, pass)) i++;
-    return algorithms[i];
+    const size_t count = sizeof algorithms / sizeof *algorithms;
+    for (size_t i = 0; i < count; i++)
+        if ((pass != CNN_CONV_BACKWARD || algorithms[i]->joins) && algorithms[i]->suits(conv, pass)) return algorithms[i];
+    return NULL; /* of backward */
 }
+
+bool cnn_conv_joins(const cnn_conv *conv) { return choose(conv, CNN_CONV_BACKWARD) != NULL; }
 
 size_t cnn_conv_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
@@ -204,6 +207,7 @@ static cnn_conv conv_between(const cnn_node *node, const cnn_shape *x_shape, con
         .direct = node->direct,
         .packed = node->packed,
         .prologue = node->prologue,
+        .back_prologue = node->back_prologue,
     };
     int64_t stride[CNN_MAX_RANK];
     cnn_shape_strides(weights, !node->row_major[1], stride);
@@ -240,16 +244,26 @@ static cnn_conv conv_of(const cnn_node *node, const direction *d)
     return d->transposed ? conv_between(node, dst, src) : conv_between(node, src, dst);
 }
 
+/* Whether both gradients are to come from one reading. */
+static bool joins(const cnn_node *node, const cnn_conv *conv, const direction *d)
+{
+    return !d->transposed && node->wanted[0] && node->wanted[1] && cnn_conv_joins(conv);
+}
+
 static size_t workspace(const cnn_node *node, bool backward, int32_t threads, const direction *d)
 {
     if (cnn_shape_count(&node->dst_shape) == 0) return 0;
     const cnn_conv conv = conv_of(node, d);
     if (!backward) return cnn_conv_workspace(&conv, d->forward, node->kernels, threads);
     size_t most = 0;
-    if (node->wanted[0]) most = cnn_conv_workspace(&conv, d->backward, node->kernels, threads);
-    if (node->wanted[1]) {
-        const size_t bytes = cnn_conv_workspace(&conv, CNN_CONV_BACKWARD_WEIGHTS, node->kernels, threads);
-        if (bytes > most) most = bytes;
+    if (joins(node, &conv, d)) {
+        most = cnn_conv_workspace(&conv, CNN_CONV_BACKWARD, node->kernels, threads);
+    } else {
+        if (node->wanted[0]) most = cnn_conv_workspace(&conv, d->backward, node->kernels, threads);
+        if (node->wanted[1]) {
+            const size_t bytes = cnn_conv_workspace(&conv, CNN_CONV_BACKWARD_WEIGHTS, node->kernels, threads);
+            if (bytes > most) most = bytes;
+        }
     }
     if (node->wanted[2]) {
         const cnn_image dst = cnn_image_of(&node->dst_shape);
@@ -360,28 +374,48 @@ static int64_t pieces(const cnn_node *node, const direction *d)
     return cnn_conv_pieces(&conv, d->forward, node->kernels);
 }
 
+/* What the watch reads besides is near only where it is read for the weights. */
+static int64_t conv2d_back_pieces(const cnn_node *node)
+{
+    const cnn_conv conv = conv_of(node, &plain);
+    return joins(node, &conv, &plain) ? cnn_conv_pieces(&conv, CNN_CONV_BACKWARD, node->kernels) : 0;
+}
+
 static bool reorders(const cnn_node *node, const direction *d)
 {
     const cnn_conv conv = conv_of(node, d);
     return cnn_conv_reorders(&conv, d->forward);
 }
 
+static bool conv2d_takes_back_prologue(const cnn_node *node)
+{
+    const cnn_conv conv = conv_of(node, &plain);
+    return joins(node, &conv, &plain) && !node->wanted[2] && !node->epilogue.activates;
+}
+
 static cnn_status backward(const cnn_call *call, const direction *d)
 {
     const cnn_conv conv = conv_of(call->node, d);
     cnn_conv_call pass = begin_call(call, &conv);
-    const float *diff_dst = cnn_epilogue_backward(call);
+    const bool made = call->node->back_prologue;
+    const float *diff_dst = made ? call->back_prologue.diff_dst : cnn_epilogue_backward(call);
+    if (made) pass.back_prologue = &call->back_prologue;
     pass.x = d->transposed ? diff_dst : call->src[0];
     pass.y = d->transposed ? call->src[0] : diff_dst;
     pass.weights = call->src[1];
+    const bool joint = joins(call->node, &conv, d);
     if (call->diff_src[0] != NULL) {
-        pass.pass = d->backward;
+        pass.pass = joint ? CNN_CONV_BACKWARD : d->backward;
         pass.out = call->diff_src[0];
+        pass.diff_weights = call->diff_src[1];
+        if (joint && call->node->prologue) pass.prologue = &call->prologue;
         if (call->add & SRC(0)) pass.addend = pass.out;
+        pass.watch = call->watch;
         cnn_conv_run(&pass);
+        pass.watch = NULL;
         pass.addend = NULL;
     }
-    if (call->diff_src[1] != NULL) {
+    if (call->diff_src[1] != NULL && !joint) {
         pass.pass = CNN_CONV_BACKWARD_WEIGHTS;
         if (call->node->prologue) pass.prologue = &call->prologue;
         pass.out = call->diff_src[1];
@@ -469,7 +503,9 @@ const cnn_op_row cnn_op_conv2d = {
     .band = conv2d_band,
     .reorders = conv2d_reorders,
     .pieces = conv2d_pieces,
+    .back_pieces = conv2d_back_pieces,
     .takes_prologue = conv2d_takes_prologue,
+    .takes_back_prologue = conv2d_takes_back_prologue,
     .reference_forward = cnn_ref_conv2d_forward,
     .reference_backward = cnn_ref_conv2d_backward,
 };

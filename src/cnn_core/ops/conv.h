@@ -7,6 +7,8 @@
  *     backward data      x  = bias + y * weights         the transpose of that map
  *     backward weights   weights += x * y
  *
+ * and both gradients of a convolution from one reading of x and y, where an algorithm can: "backward".
+ *
  * A transposed convolution swaps the roles: its source is y, its destination x; its forward is the pass "backward
  * data" and the other way round. A linear layer is a convolution of 1x1 pixels. */
 #ifndef CNN_OPS_CONV_H
@@ -24,9 +26,15 @@ typedef struct cnn_conv {
     bool direct;                                /* Winograd is not wanted */
     bool packed;                                /* the weights come packed: no workspace is needed for them */
     bool prologue;                              /* forward and backward weights read x through one */
+    bool back_prologue;                         /* backward reads y through one */
 } cnn_conv;
 
-typedef enum cnn_conv_pass { CNN_CONV_FORWARD, CNN_CONV_BACKWARD_DATA, CNN_CONV_BACKWARD_WEIGHTS } cnn_conv_pass;
+typedef enum cnn_conv_pass {
+    CNN_CONV_FORWARD,
+    CNN_CONV_BACKWARD_DATA,
+    CNN_CONV_BACKWARD_WEIGHTS,
+    CNN_CONV_BACKWARD
+} cnn_conv_pass;
 
 /* One pass of a convolution. */
 typedef struct cnn_conv_call {
@@ -37,13 +45,15 @@ typedef struct cnn_conv_call {
     char *workspace;
     const float *x, *y, *weights, *bias; /* those that the pass reads; bias may be NULL */
     const cnn_prologue *prologue;        /* x is to be read through it, or NULL */
+    const cnn_back_prologue *back_prologue; /* so is y, by backward; y is its diff_dst then */
     const void *packed;                  /* the weights as the algorithm's `pack` left them, or NULL: pack them now */
     /* The epilogue: out = activation(sums + bias + addend); NULL where there is none, and in backward
      * weights. The addend may be `out` itself. */
     const float *addend;
     const struct cnn_activation_attributes *activation;
     const cnn_watch *watch; /* who is shown `out` in the algorithm's pieces, or NULL */
-    float *out; /* y (`=`) of forward, x (`=`) of backward data, diff_weights (`+=`) of backward weights */
+    float *out; /* y (`=`) of forward, x (`=`) of backward and backward data, diff_weights (`+=`) of backward weights */
+    float *diff_weights; /* `+=` of backward */
 } cnn_conv_call;
 
 /* One way to compute a pass, or several. */
@@ -58,14 +68,16 @@ typedef struct cnn_conv_algorithm {
     void (*pack)(const cnn_conv_call *call, void *packed);
     /* Forward alone: whether some rows of y are computed as in the whole, from the same packed weights. NULL: never. */
     bool (*bands)(const cnn_conv *conv);
-    /* Forward and backward data: in how many pieces `out` can be shown to a watch, or 0. NULL: 0. */
+    /* Forward, backward and backward data: in how many pieces `out` can be shown to a watch, or 0; of backward, with the pixels of
+     * x that lie there. NULL: 0. */
     int64_t (*pieces)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
     /* Forward and backward weights: whether x can be read through a prologue. NULL: never. */
     bool (*prologues)(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels);
+    bool joins; /* computes backward, too: the pass may be asked for */
     bool reorders; /* packed weights are the weights, those that are read, bit for bit in another order */
 } cnn_conv_algorithm;
 
-/* One filter a channel, all passes: 3 or 5 columns wide (conv_depthwise_rows.c), any other (conv_depthwise.c). */
+/* One filter a channel, all passes: 3 or 5 columns wide (conv_depthwise.h), any other (conv_depthwise.c). */
 extern const cnn_conv_algorithm cnn_conv_depthwise_rows, cnn_conv_depthwise;
 /* 3x3 of stride 1: all passes (conv_winograd.c), backward weights of few channels (conv_winograd_shares.c) */
 extern const cnn_conv_algorithm cnn_conv_winograd, cnn_conv_winograd_shares;
@@ -76,6 +88,8 @@ extern const cnn_conv_algorithm cnn_conv_outer;     /* any backward weights (con
 bool cnn_conv_is_flat(const cnn_conv *conv);
 void cnn_conv_flatten(cnn_conv *conv);
 
+/* Whether one suits for the pass "backward". (conv.c) */
+bool cnn_conv_joins(const cnn_conv *conv);
 /* Runs the first algorithm of the list that suits; cnn_conv_workspace tells its bytes. (conv.c) */
 size_t cnn_conv_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads);
 void cnn_conv_run(const cnn_conv_call *call);

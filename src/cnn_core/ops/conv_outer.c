@@ -1,4 +1,4 @@
-/* Backward weights of any convolution: for each tap, the outer product of source and destination channels, summed
+/* Backward weights of any convolution, and with them backward data of a 1x1 one: for each tap, the outer product of source and destination channels, summed
  * over pixels.
  *
  * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output
@@ -6,12 +6,16 @@
  * part of the matrix over a share of the pixels, block by block: of a block it packs its column channels once and
  * visits the row channels, six or twelve at a time, through pointers; with few input channels, in a strip (ops/conv_strip.h),
  * where the rows of a tile may belong to several taps. Shares sum into memory of their own, which is added up
- * in order at the end. So the cut, and with it the result, depends on the shape alone. */
+ * in order at the end. So the cut, and with it the result, depends on the shape alone.
+ *
+ * Both gradients of a 1x1 convolution come from one reading where a task is a share: after its sums, the pixels of x's gradient
+ * are computed of the block (ops/conv_spread.h). */
 #include <string.h>
 
 #include "ops/conv.h"
 #include "ops/conv_filters.h"
 #include "ops/conv_geometry.h"
+#include "ops/conv_spread.h"
 #include "ops/conv_strip.h"
 #include "ops/conv_tiling.h"
 #include "ops/prologue.h"
@@ -23,6 +27,8 @@
 #define TASKS_PER_THREAD 2
 #define MANY_ROWS 4             /* times the columns */
 #define PART_BYTES (1 << 20)    /* of sums that a task goes over with each block */
+#define JOINT_BYTES (20 << 20)  /* of x and y: then both gradients are summed from one reading */
+#define JOINT_SUMS (128 << 10)
 #define LEAST_STEP 4            /* bytes: fetching one line again and again takes a third of the time of AVX2's kernel */
 
 /* Row channels that lie far apart fall into few sets of the first-level cache: a tile of them is copied if enough
@@ -31,6 +37,8 @@
 #define FAR_PANELS 3
 #define TALL 12 /* rows of a tile */
 #define COPIED (2 * CNN_CONV_ROWS) /* channels at a time: of two tiles, which share lines of cache */
+
+enum { COLS, ROWS, FETCHED }; /* regions of memory */
 
 typedef struct outer_plan {
     bool pointwise; /* one tap, and rows are output channels */
@@ -47,8 +55,8 @@ typedef struct outer_plan {
     int64_t pixels, blocks, block_pixels;
     int64_t shares;               /* of the pixels */
     int64_t row_parts, col_parts; /* of the matrix */
-    size_t axes_bytes, zero_bytes, offset_bytes, sums_bytes;
-    size_t strip_bytes, made_bytes, row_bytes, col_bytes, packed_bytes, tile_bytes; /* of one thread */
+    size_t axes_bytes, zero_bytes, offset_bytes, sums_bytes, spread_bytes;
+    size_t strip_bytes, made_bytes, back_made_bytes, row_bytes, col_bytes, packed_bytes, tile_bytes, dst_bytes; /* of one thread */
 } outer_plan;
 
 /* Of a matrix of so many taps. Rows of a tile lie in one pixel each, unless that is a window of a strip. */
@@ -71,8 +79,9 @@ static double padded_work(int64_t rows, int64_t cols, const cnn_kernels *kernels
     return (double)rows * (double)cnn_conv_panels_of(cols, kernels).padded;
 }
 
-static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, int32_t threads)
+static outer_plan plan_outer(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
+    const bool joint = pass == CNN_CONV_BACKWARD;
     const int64_t ic = conv->ic / conv->groups, oc = conv->oc / conv->groups;
     outer_plan plan = {
         .groups = conv->groups,
@@ -131,6 +140,7 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
     plan.row_parts = cnn_max_i64(cnn_ceil_div(wanted, plan.col_parts),
                                  cnn_min_i64(cnn_ceil_div(cached, plan.col_parts), most_rows));
     plan.row_parts = cnn_max_i64(cnn_min_i64(plan.row_parts, tiles), 1);
+    if (joint) plan.row_parts = plan.col_parts = 1;
 
     if (!plan.pointwise) plan.filters = cnn_conv_filters_of(conv, plan.cols.width);
     const size_t pixels = (size_t)plan.block_pixels;
@@ -140,6 +150,11 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
         plan.strip_bytes = plan.strips.bytes;
     }
     if (conv->prologue) plan.made_bytes = cnn_float_bytes(plan.block_pixels * ic);
+    if (conv->back_prologue) plan.back_made_bytes = cnn_float_bytes(plan.block_pixels * oc);
+    if (joint) {
+        plan.spread_bytes = cnn_conv_packed(conv, CNN_CONV_BACKWARD_DATA, kernels);
+        plan.dst_bytes = cnn_size_align(pixels * sizeof(float *));
+    }
     plan.axes_bytes = cnn_conv_axes_bytes(conv, CNN_CONV_FORWARD);
     plan.zero_bytes = cnn_float_bytes(ic);
     plan.row_bytes = cnn_size_align(cnn_size_mul(pointers, sizeof(float *)));
@@ -151,19 +166,18 @@ static outer_plan plan_outer(const cnn_conv *conv, const cnn_kernels *kernels, i
 
 static size_t thread_bytes(const outer_plan *plan)
 {
-    const size_t sources = cnn_size_add(cnn_size_add(plan->strip_bytes, plan->made_bytes),
-                                        cnn_size_add(plan->row_bytes, plan->col_bytes));
-    const size_t summing = cnn_size_add(sources, cnn_size_add(plan->packed_bytes, plan->tile_bytes));
+    const size_t made = cnn_size_add(plan->strip_bytes, cnn_size_add(plan->made_bytes, plan->back_made_bytes));
+    const size_t pointers = cnn_size_add(plan->dst_bytes, cnn_size_add(plan->row_bytes, plan->col_bytes));
+    const size_t summing = cnn_size_add(cnn_size_add(made, pointers), cnn_size_add(plan->packed_bytes, plan->tile_bytes));
     const size_t adding = cnn_size_add(plan->filters.sums_bytes, plan->filters.turned_bytes);
     return adding > summing ? adding : summing; /* one after the other */
 }
 
 static size_t outer_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
-    (void)pass;
-    const outer_plan plan = plan_outer(conv, kernels, threads);
+    const outer_plan plan = plan_outer(conv, pass, kernels, threads);
     const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
-                                       cnn_size_add(plan.offset_bytes, plan.sums_bytes));
+                                       cnn_size_add(plan.offset_bytes, cnn_size_add(plan.sums_bytes, plan.spread_bytes)));
     return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
 }
 
@@ -174,7 +188,9 @@ typedef struct outer_job {
     int64_t taps; /* of the grid */
     const float *zero;
     int64_t *offset; /* of strips */
+    float *out;  /* the gradient of the weights */
     float *sums; /* [shares][groups][panels][taps][ic][panel row]; pointwise: [shares][groups][oc][ic] */
+    cnn_conv_spread spread; /* of backward */
     char *scratch;
 } outer_job;
 
@@ -197,15 +213,16 @@ static float *panel_sums(const outer_job *job, int64_t share, int64_t group, int
 typedef struct outer_block {
     int64_t pixels;
     float *strip;
-    float *made;              /* x as the prologue makes it: [pixels][ic] */
+    float *made, *back_made;  /* x and y as their prologues make them: [pixels][ic], [pixels][oc] */
     const float **rows;       /* [taps][pixels]; the windows of a strip: [pixels] */
     const float **cols;       /* [pixels] */
     int64_t panel, panel_end; /* the columns packed */
     float *packed;            /* [panels][pixels][panel row] */
     float *tile;              /* [pixels][COPIED], if rows are copied */
     const float **tile_rows;  /* into it */
-    const char *next[2];      /* columns and rows of the next block, to be fetched */
-    int64_t next_bytes[2];
+    float **dst;              /* [pixels], of backward */
+    const char *next[FETCHED]; /* columns and rows of the next block, to be fetched */
+    int64_t next_bytes[FETCHED];
     int64_t pitch; /* bytes from row to row, if they are far and neighbours; or 0 */
 } outer_block;
 
@@ -215,6 +232,8 @@ static outer_block take_block(const outer_job *job, int32_t thread)
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     outer_block block = {.strip = cnn_take(&cursor, plan->strip_bytes)};
     block.made = cnn_take(&cursor, plan->made_bytes);
+    block.back_made = cnn_take(&cursor, plan->back_made_bytes);
+    block.dst = cnn_take(&cursor, plan->dst_bytes);
     block.rows = cnn_take(&cursor, plan->row_bytes);
     block.cols = cnn_take(&cursor, plan->col_bytes);
     block.packed = cnn_take(&cursor, plan->packed_bytes);
@@ -242,6 +261,10 @@ static void locate_block(const outer_job *job, int64_t group, int64_t index, out
     block->pixels = pixels;
     const cnn_conv_image x = {job->call->x + group * ic, conv->ih, conv->iw, conv->ic};
     const float *y = job->call->y + first * conv->oc + group * (conv->oc / conv->groups);
+    if (job->call->back_prologue != NULL) {
+        cnn_back_prologue_apply(job->call->back_prologue, job->call->kernels, first, pixels, block->back_made);
+        y = block->back_made;
+    }
     const float **y_pixels = plan->pointwise ? block->rows : block->cols;
     for (int64_t p = 0; p < pixels; p++) y_pixels[p] = y + p * conv->oc;
     const float **x_pixels = plan->pointwise ? block->cols : block->rows;
@@ -355,10 +378,11 @@ static void sum_block(const outer_job *job, outer_block *block, int64_t share, i
     const int64_t tiles = count_tiles(plan, job->taps), last = cnn_split(tiles, plan->row_parts, row_part + 1);
     const int64_t first = cnn_split(tiles, plan->row_parts, row_part);
     const int64_t panels = block->panel_end - block->panel - (block->pitch != 0);
-    const int64_t calls = (last - first) * panels, bytes = cnn_max_i64(block->next_bytes[0] + block->next_bytes[1], 1);
-    const int64_t shared = block->next_bytes[0] * calls / bytes; /* calls that fetch columns; the others rows */
-    const int64_t of_cols = block->next_bytes[1] == 0 ? calls : cnn_max_i64(shared, block->next_bytes[0] > 0);
-    outer_fetch cols_fetch = fetch_during(block, 0, of_cols), rows_fetch = fetch_during(block, 1, calls - of_cols);
+    const int64_t calls = (last - first) * panels;
+    const int64_t bytes = cnn_max_i64(block->next_bytes[COLS] + block->next_bytes[ROWS], 1);
+    const int64_t shared = block->next_bytes[COLS] * calls / bytes; /* calls that fetch columns; the others rows */
+    const int64_t of_cols = block->next_bytes[ROWS] == 0 ? calls : cnn_max_i64(shared, block->next_bytes[COLS] > 0);
+    outer_fetch cols_fetch = fetch_during(block, COLS, of_cols), rows_fetch = fetch_during(block, ROWS, calls - of_cols);
     for (int64_t index = first; index < last; index++) {
         const outer_tile tile = tile_at(job, block, index, index == first);
         const cnn_conv_outer_block outer = {tile.height, block->pixels, tile.src, tile.offset};
@@ -391,16 +415,31 @@ static void fetch_block(const outer_job *job, int64_t index, int64_t end, outer_
     const int64_t col_channels = plan->pointwise ? conv->ic : conv->oc, row_channels = plan->pointwise ? conv->oc : conv->ic;
     const float *cols = plan->pointwise ? job->call->x : job->call->y, *rows = plan->pointwise ? job->call->y : job->call->x;
     const int64_t begin = block_begin(job, index), pixels = index == end ? 0 : block_begin(job, index + 1) - begin;
-    block->next[0] = (const char *)(cols + begin * col_channels);
-    block->next[1] = (const char *)(rows + begin * row_channels);
-    block->next_bytes[0] = dense_cols ? pixels * col_channels * (int64_t)sizeof(float) : 0;
+    block->next[COLS] = (const char *)(cols + begin * col_channels);
+    block->next[ROWS] = (const char *)(rows + begin * row_channels);
+    block->next_bytes[COLS] = dense_cols ? pixels * col_channels * (int64_t)sizeof(float) : 0;
     /* Rows that are far are fetched tile by tile, unless a prologue has just made them; of others, those that all are this
      * task's own. */
-    const bool made = job->call->prologue != NULL && !plan->pointwise;
+    const bool made = plan->pointwise ? job->call->back_prologue != NULL : job->call->prologue != NULL;
     block->pitch = plan->far && dense_rows && !made ? row_channels * (int64_t)sizeof(float) : 0;
-    block->next_bytes[1] = dense_rows && plan->taps == 1 && (made || !plan->far) && plan->groups == 1 && plan->row_parts == 1
+    block->next_bytes[ROWS] = dense_rows && plan->taps == 1 && (made || !plan->far) && plan->groups == 1 && plan->row_parts == 1
                                ? pixels * row_channels * (int64_t)sizeof(float)
                                : 0;
+}
+
+/* The gradient of a block's pixels of x. */
+static void spread_block(const outer_job *job, const outer_block *block, int64_t first, cnn_sight *sight, int32_t thread)
+{
+    const cnn_conv_call *call = job->call;
+    const cnn_back_prologue *made = call->back_prologue;
+    const float *later = made == NULL ? call->y : made->src; /* of y's two sources the one that is not fetched yet */
+    cnn_conv_spread_pixels(&job->spread, first, block->pixels, job->plan->pointwise ? block->rows : block->cols, block->dst,
+                           later + (first + block->pixels) * call->conv->oc);
+    if (call->watch == NULL) return;
+    sight->first = first;
+    sight->rows = block->pixels;
+    call->watch->see(call->watch, sight, thread);
+    sight->done += sight->rows;
 }
 
 static void sum_share(void *arg, int64_t task, int32_t thread)
@@ -421,11 +460,13 @@ static void sum_share(void *arg, int64_t task, int32_t thread)
     /* Where tasks are whole shares, this thread's next one most likely begins where this one ends. */
     const bool whole = plan->groups * plan->row_parts * plan->col_parts == 1;
     const int64_t fetched = whole ? plan->blocks : end;
+    cnn_sight sight = {.piece = share, .channels = job->call->conv->ic};
     for (int64_t b = begin; b < end; b++) {
         locate_block(job, group, b, &block);
         pack_cols(job, &block);
         fetch_block(job, b + 1, fetched, &block);
         sum_block(job, &block, share, group, row_part, plan->in_place || b > begin);
+        if (job->call->pass == CNN_CONV_BACKWARD) spread_block(job, &block, block_begin(job, b), &sight, thread);
     }
 }
 
@@ -440,7 +481,7 @@ static void add_pointwise(void *arg, int64_t task, int32_t thread)
     const cnn_conv *conv = job->call->conv;
     const int64_t all = conv->oc * (conv->ic / conv->groups), first = task * PIECE;
     const int64_t count = cnn_min_i64(PIECE, all - first);
-    float *to = job->call->out + first;
+    float *to = job->out + first;
     float sum[PIECE];
     const struct cnn_elementwise_kernels *kernels = &job->call->kernels->elementwise;
     kernels->sum_over_rows(job->plan->shares, count, (cnn_rows){job->sums + first, all, 1}, (cnn_rows){NULL, 0, 0}, sum);
@@ -475,7 +516,7 @@ static void add_panel(void *arg, int64_t task, int32_t thread)
     const int64_t channels = cnn_conv_panel_channels(&plan->cols, panel), row = cnn_conv_panel_row(&plan->cols, panel);
     char *cursor = job->scratch + (size_t)thread * thread_bytes(plan);
     float *sums = cnn_take(&cursor, plan->filters.sums_bytes), *turned = cnn_take(&cursor, plan->filters.turned_bytes);
-    float *to = job->call->out + (group * plan->cols.oc + panel * plan->cols.width) * conv->weights_stride[0];
+    float *to = job->out + (group * plan->cols.oc + panel * plan->cols.width) * conv->weights_stride[0];
     for (int64_t first = 0; first < plan->row_channels; first += plan->filters.in) {
         const int64_t in = cnn_min_i64(plan->row_channels - first, plan->filters.in);
         float *at = to + first * conv->weights_stride[1];
@@ -488,7 +529,8 @@ static void add_panel(void *arg, int64_t task, int32_t thread)
 static void run_outer(const cnn_conv_call *call)
 {
     const cnn_conv *conv = call->conv;
-    const outer_plan plan = plan_outer(conv, call->kernels, call->threads);
+    const outer_plan plan = plan_outer(conv, call->pass, call->kernels, call->threads);
+    const bool joint = call->pass == CNN_CONV_BACKWARD;
     char *cursor = call->workspace;
     cnn_conv_axes axes;
     cnn_conv_axes_make(conv, CNN_CONV_FORWARD, &cursor, &axes);
@@ -496,15 +538,18 @@ static void run_outer(const cnn_conv_call *call)
     const float *zero = cnn_conv_zeros(&cursor, ic);
     int64_t *offset = cnn_take(&cursor, plan.offset_bytes);
     float *sums = cnn_take(&cursor, plan.sums_bytes);
+    void *packed = cnn_take(&cursor, plan.spread_bytes);
     outer_job job = {
         .plan = &plan,
         .call = call,
         .grid = cnn_conv_grid_at(&axes, 0),
         .zero = zero,
         .offset = offset,
-        .sums = plan.in_place ? call->out : sums,
+        .out = joint ? call->diff_weights : call->out,
         .scratch = cursor,
     };
+    job.sums = plan.in_place ? job.out : sums;
+    if (joint) job.spread = cnn_conv_spread_begin(call, packed);
     job.taps = job.grid.row_taps * job.grid.col_taps;
     if (job.taps == 0 || ic == 0) return;
     if (plan.stripped) cnn_conv_strip_offsets(conv, &plan.strips, &job.grid, ic, offset);
@@ -516,16 +561,25 @@ static void run_outer(const cnn_conv_call *call)
         cnn_parallel(threads, cnn_ceil_div(conv->oc * ic, PIECE), add_pointwise, &job);
 }
 
+/* Both gradients: where images come from memory, and shares of pixels are tasks enough, of sums that stay near. */
 static bool outer_suits(const cnn_conv *conv, cnn_conv_pass pass)
 {
-    (void)conv;
-    return pass == CNN_CONV_BACKWARD_WEIGHTS;
+    if (pass != CNN_CONV_BACKWARD) return pass == CNN_CONV_BACKWARD_WEIGHTS;
+    const int64_t pixels = conv->n * conv->oh * conv->ow, floats = pixels * (conv->ic + conv->oc);
+    return cnn_conv_is_flat(conv) && conv->groups == 1 && !cnn_conv_strips_suit(conv) &&
+           floats * (int64_t)sizeof(float) >= JOINT_BYTES && pixels >= MOST_SHARES * SHARE_PIXELS &&
+           conv->ic * conv->oc * (int64_t)sizeof(float) <= JOINT_SUMS;
+}
+
+static int64_t outer_pieces(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
+{
+    return pass == CNN_CONV_BACKWARD ? plan_outer(conv, pass, kernels, 1).shares : 0;
 }
 
 static bool outer_prologues(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels)
 {
     (void)kernels;
-    return pass == CNN_CONV_BACKWARD_WEIGHTS && cnn_conv_is_flat(conv) && conv->groups == 1 &&
+    return pass != CNN_CONV_FORWARD && cnn_conv_is_flat(conv) && conv->groups == 1 &&
            !cnn_conv_strips_suit(conv);
 }
 
@@ -533,6 +587,8 @@ const cnn_conv_algorithm cnn_conv_outer = {
     .name = "outer",
     .suits = outer_suits,
     .workspace = outer_workspace,
+    .pieces = outer_pieces,
     .prologues = outer_prologues,
+    .joins = true,
     .run = run_outer,
 };

@@ -97,10 +97,10 @@ static size_t statistics_bytes(const cnn_norm_columns *view)
     return cnn_size_align(cnn_norm_saved_bytes(view->channels));
 }
 
-/* Mean, scale and shift stay. */
+/* The coefficients stay. */
 size_t cnn_norm_columns_deferred_bytes(const cnn_norm_columns *view)
 {
-    return cnn_size_add(statistics_bytes(view), cnn_float_bytes((NORM_SHIFT + 1) * cnn_norm_cut_of(view, 0).stride));
+    return cnn_size_add(statistics_bytes(view), cnn_float_bytes(NORM_COEFFICIENTS * cnn_norm_cut_of(view, 0).stride));
 }
 
 static float *deferred_coefficients(const cnn_norm_columns *view, const cnn_call *call)
@@ -120,6 +120,17 @@ void cnn_norm_columns_prologue(const cnn_norm_columns *view, const cnn_call *cal
                                .shift = mean + NORM_SHIFT * cut.stride,
                                .activation = kernel_activation(epilogue),
                                .slope = epilogue->activates ? (float)epilogue->activation.alpha : 0.0f};
+}
+
+void cnn_norm_columns_back_prologue(const cnn_norm_columns *view, const cnn_call *call, cnn_back_prologue *prologue)
+{
+    const int64_t stride = cnn_norm_cut_of(view, 0).stride;
+    const float *mean = deferred_coefficients(view, call);
+    cnn_norm_columns_prologue(view, call, &prologue->forward);
+    prologue->b = mean + NORM_B * stride;
+    prologue->c = mean + NORM_C * stride;
+    prologue->src = call->src[NORM_SRC];
+    prologue->diff_dst = call->diff_dst;
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
@@ -268,6 +279,7 @@ static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset,
                                       .width = width,
                                       .stride = width,
                                       .far = r->far,
+                                      .near = r->near,
                                       .src = r->src + offset,
                                       .diff_dst = r->diff_dst + offset,
                                       .dst = r->dst == NULL ? NULL : r->dst + offset,
@@ -391,29 +403,45 @@ static void add_parts(const cnn_norm_run *r, int64_t first, float *diff)
     }
 }
 
-void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *call)
+static cnn_norm_run begin_backward(const cnn_norm_columns *view, const cnn_call *call, char **workspace)
 {
     static const cnn_norm_pass gradient = {set_affine, reduce_dots, merge_dots, finish_dots, apply_gradient};
     static const cnn_norm_pass constant_gradient = {set_affine, reduce_dots, merge_dots, finish_scale, apply_gradient};
     static const cnn_norm_pass constant_gradient_of_src = {.prepare = set_affine, .apply = apply_gradient};
     const cnn_epilogue *epilogue = &call->node->epilogue;
-    float *diff_weights = call->diff_src[NORM_WEIGHTS], *diff_bias = call->diff_src[NORM_BIAS];
     float *gated = epilogue->adds ? call->diff_src[call->node->row->max_sources] : NULL;
-    const bool reduces = diff_weights != NULL || diff_bias != NULL || gated != NULL;
+    const bool reduces = call->diff_src[NORM_WEIGHTS] != NULL || call->diff_src[NORM_BIAS] != NULL || gated != NULL;
     const cnn_norm_pass *pass = &gradient;
     if (view->constant) pass = reduces ? &constant_gradient : &constant_gradient_of_src;
-    char *workspace = call->workspace;
-    cnn_norm_run r = cnn_norm_run_of(view, pass, call, 0, &workspace);
+    cnn_norm_run r = cnn_norm_run_of(view, pass, call, call->node->back_pieces, workspace);
     const int64_t shares = r.cut.parts * 2 * view->channels;
-    r.diff_parameters = cnn_take(&workspace, cnn_size_mul((size_t)shares, sizeof *r.diff_parameters));
+    r.diff_parameters = cnn_take(workspace, cnn_size_align(cnn_size_mul((size_t)shares, sizeof *r.diff_parameters)));
     memset(r.diff_parameters, 0, (size_t)shares * sizeof *r.diff_parameters);
     take_epilogue(&r, epilogue);
     if (epilogue->activates) r.bias = call->src[NORM_BIAS]; /* to compute again what was activated */
     if (epilogue->adds) r.dst = call->dst;
     r.gated = gated;
     r.diff_dst = call->diff_dst;
-    r.out = call->diff_src[NORM_SRC];
+    r.out = call->node->back_deferred ? NULL : call->diff_src[NORM_SRC];
+    if (call->node->back_deferred) r.coefficients = deferred_coefficients(view, call);
     cnn_norm_set_stream(&r, epilogue->adds ? 4 : 3);
+    return r;
+}
+
+void cnn_norm_columns_back_watch(const cnn_norm_columns *view, const cnn_call *call, cnn_watch *watch)
+{
+    char *workspace = call->workspace;
+    cnn_norm_run r = begin_backward(view, call, &workspace);
+    r.far = false;
+    r.near = true;
+    set_affine(&r, 0, r.coefficients);
+    cnn_norm_run_watch(&r, &workspace, watch);
+}
+
+void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *call)
+{
+    char *workspace = call->workspace;
+    cnn_norm_run r = begin_backward(view, call, &workspace);
     if (view->matrices > 0) {
         float *diff = take_columns(view, r.diff_dst, call->threads, &workspace);
         r.src = take_columns(view, r.src, call->threads, &workspace);
@@ -422,6 +450,6 @@ void cnn_norm_columns_backward(const cnn_norm_columns *view, const cnn_call *cal
     }
     cnn_norm_run_pass(&r, call->threads);
     if (r.out != NULL && view->matrices > 0) put_columns(view, r.out, call->threads, call->diff_src[NORM_SRC]);
-    add_parts(&r, 0, diff_weights);
-    add_parts(&r, view->channels, diff_bias);
+    add_parts(&r, 0, call->diff_src[NORM_WEIGHTS]);
+    add_parts(&r, view->channels, call->diff_src[NORM_BIAS]);
 }

@@ -293,7 +293,7 @@ static void see(const cnn_watch *watch, const cnn_sight *sight, int32_t thread)
     const cnn_norm_run *r = &((const watching *)watch->state)->run;
     const cnn_norm_rows rows = {sight->first * r->view->channels, sight->rows, sight->done, sight->channel,
                                 sight->channels};
-    r->pass->reduce(r, &rows, NULL, scratch_of(r, thread), sums_of(r, sight->piece));
+    r->pass->reduce(r, &rows, coefficients_of(r, 0), scratch_of(r, thread), sums_of(r, sight->piece));
     if (sight->channel == 0) r->piece_rows[sight->piece] = sight->done + sight->rows;
 }
 

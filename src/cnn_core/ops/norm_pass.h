@@ -57,6 +57,7 @@ struct cnn_norm_run {
     const float *src;
     float *out;  /* forward: dst; backward: diff_src; NULL where not wanted */
     bool far;    /* sources come from memory */
+    bool near;   /* they lie in a near cache, while they are reduced */
     bool stream; /* and out would not stay in the caches, and can be written past them */
     /* the epilogue */
     cnn_norm_activation activation;
@@ -84,7 +85,7 @@ cnn_norm_run cnn_norm_run_of(const cnn_norm_columns *view, const cnn_norm_pass *
 void cnn_norm_set_stream(cnn_norm_run *r, int64_t tensors);
 /* Does all steps of r->pass; of a run in pieces, what is left to do after all have been seen. */
 void cnn_norm_run_pass(const cnn_norm_run *r, int32_t threads);
-/* Starts a run in pieces, of a pass that reduces without coefficients: *watch does that. The run is copied to *workspace. */
+/* Starts a run in pieces, with r->coefficients prepared: *watch reduces them. The run is copied to *workspace. */
 void cnn_norm_run_watch(const cnn_norm_run *r, char **workspace, cnn_watch *watch);
 
 /* The next block of these rows, of which `done` are done, at most `most` folded ones: how many, each of *copies. */

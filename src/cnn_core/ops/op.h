@@ -27,6 +27,17 @@ typedef struct cnn_prologue {
     float slope;
 } cnn_prologue;
 
+/* The same on the way back: the operation reads as the gradient of its result, with its pixels in the same order,
+ *
+ *     scale[c] g + b[c] (src - mean[c]) + c[c],   g = activation'(scale[c] (src - mean[c]) + shift[c]) diff_dst
+ *
+ * that is, what the normalization behind it makes of the gradient of its own result. */
+typedef struct cnn_back_prologue {
+    cnn_prologue forward;
+    const float *b, *c;
+    const float *src, *diff_dst; /* of the normalization: all pixels */
+} cnn_back_prologue;
+
 /* Rows of channels, of the n h w of an image, that are there now: these channels of them. `done` rows of the piece, of the
  * same channels, were seen before. */
 typedef struct cnn_sight {
@@ -62,7 +73,10 @@ typedef struct cnn_node {
     cnn_epilogue epilogue; /* (set when planned) */
     bool deferred; /* dst is not made: the one step that reads it makes it of this one's source 0 (set when planned) */
     bool prologue; /* source 0 is deferred (set when planned) */
+    bool back_deferred; /* diff_src[0] is not made: the one step that reads it makes it of diff_dst (set when planned) */
+    bool back_prologue; /* diff_dst is deferred (set when planned) */
     int64_t pieces; /* in which forward watches source 0 being made, or 0 (set when planned) */
+    int64_t back_pieces; /* in which backward watches diff_dst being made, or 0 (set when planned) */
     uint64_t id; /* the operation's number in its graph: its stream of random numbers */
 } cnn_node;
 
@@ -71,6 +85,7 @@ typedef struct cnn_call {
     const cnn_node *node;
     void *const *src;          /* sources; states may be written; the epilogue's addend is src[row->max_sources] */
     cnn_prologue prologue;     /* through which src[0] is to be read, that of the deferred step; backward, too */
+    cnn_back_prologue back_prologue; /* backward: through which diff_dst is to be read, which is NULL then */
     const void *packed;        /* forward: what the row's `pack` made of constant parameters; NULL: they are in src */
     void *dst;                 /* forward: gets `=` the result; backward: holds it, if the row keeps it */
     const void *diff_dst;      /* backward: the gradient of dst */
@@ -78,7 +93,7 @@ typedef struct cnn_call {
     uint32_t add;              /* backward: bit i: diff_src[i] gets `+=`; only of what the row can add */
     void *saved;               /* the row's `saved` bytes: written by forward, read by backward */
     void *workspace;           /* the row's `workspace` bytes, uninitialised */
-    const cnn_watch *watch;    /* forward: who is shown dst, in the row's pieces; or NULL */
+    const cnn_watch *watch;    /* who is shown dst or, backward, diff_src[0], in the row's pieces; or NULL */
     bool again;                /* forward runs once more: `saved` holds what it left, states stay as they are */
     int32_t threads;           /* to pass to cnn_parallel, through cnn_useful_threads where work may be small */
     uint64_t random_seed, random_call;
@@ -147,6 +162,11 @@ typedef struct cnn_op_row {
      * is made, with what forward will be called with. */
     bool (*watches)(const cnn_node *node);
     void (*watch)(const cnn_call *call, cnn_watch *watch);
+    /* The same of backward: in how many pieces it can show diff_src[0] while what it reads as source 0 is near, too; and whether
+     * it can watch diff_dst being made (node->back_pieces) by who reads its own source 0. */
+    int64_t (*back_pieces)(const cnn_node *node);
+    bool (*back_watches)(const cnn_node *node);
+    void (*back_watch)(const cnn_call *call, cnn_watch *watch);
 
     /* Whether `forward` can leave its result to who reads it: of source 0 it then takes no more than it needs for that, into
      * `saved`. Backward must not read dst. NULL: never. */
@@ -155,6 +175,10 @@ typedef struct cnn_op_row {
     void (*prologue)(const cnn_call *call, cnn_prologue *prologue);
     /* Whether forward and backward can read source 0 through a prologue; NULL: never. */
     bool (*takes_prologue)(const cnn_node *node);
+    /* The same of backward and diff_src[0], which is NULL where it is left to its reader. */
+    bool (*back_defers)(const cnn_node *node);
+    void (*back_prologue)(const cnn_call *call, cnn_back_prologue *prologue);
+    bool (*takes_back_prologue)(const cnn_node *node);
 
     /* The scalar reference: float64 always, float32 when the plan asks for it. Same `saved` layout and workspace. Nodes
      * for the reference have no epilogue and nothing packed. */

@@ -21,3 +21,30 @@ void cnn_prologue_apply(const cnn_prologue *prologue, const cnn_kernels *kernels
     f.width = left;
     kernels->norm.column_forward(&f);
 }
+
+void cnn_back_prologue_apply(const cnn_back_prologue *prologue, const cnn_kernels *kernels, int64_t first, int64_t pixels,
+                             float *dst)
+{
+    const cnn_prologue *forward = &prologue->forward;
+    const int64_t channels = forward->channels, folded = pixels / forward->fold, left = pixels % forward->fold * channels;
+    struct cnn_norm_backward f = {.rows = folded,
+                                  .width = forward->fold * channels,
+                                  .src = prologue->src + first * channels,
+                                  .diff_dst = prologue->diff_dst + first * channels,
+                                  .mean = forward->mean,
+                                  .scale = forward->scale,
+                                  .shift = forward->shift,
+                                  .activation = forward->activation,
+                                  .slope = forward->slope,
+                                   .b = prologue->b,
+                                  .c = prologue->c,
+                                  .diff_src = dst};
+    if (folded > 0) kernels->norm.column_gradient(&f);
+    if (left == 0) return;
+    f.src += folded * f.width;
+    f.diff_dst += folded * f.width;
+    f.diff_src += folded * f.width;
+    f.rows = 1;
+    f.width = left;
+    kernels->norm.column_gradient(&f);
+}

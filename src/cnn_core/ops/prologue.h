@@ -8,4 +8,8 @@
 void cnn_prologue_apply(const cnn_prologue *prologue, const cnn_kernels *kernels, int64_t pixels, const float *src,
                         float *dst);
 
+/* dst = the gradient of `pixels` pixels from `first` on. */
+void cnn_back_prologue_apply(const cnn_back_prologue *prologue, const cnn_kernels *kernels, int64_t first, int64_t pixels,
+                             float *dst);
+
 #endif
