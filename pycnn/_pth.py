@@ -10,6 +10,7 @@ with the memory behind them. Format: torch/serialization.py, torch/_utils.py.
 
 from __future__ import annotations
 
+import errno
 import io
 import pickletools
 import struct
@@ -61,7 +62,10 @@ def read(path: Path) -> dict[str, Array]:
             return _read_archive(file)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from None
-        except _DAMAGE as error:
+        except (*_DAMAGE, OSError) as error:
+            # zipfile seeks wherever the archive says, before its start, too.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise FormatError(f"{path}: no whole file of torch.save: {error}") from error
 
 

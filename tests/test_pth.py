@@ -257,6 +257,16 @@ def test_files_of_another_kind(tmp_path):
         read_tensors("weights.h5")
 
 
+def test_an_archive_that_begins_before_its_start(tmp_path):
+    state, memories, _ = linear_state()
+    path = archive(tmp_path / "bad.pth", state, memories)
+    content = bytearray(path.read_bytes())
+    content[-6] += 1  # where the directory begins: one byte later, and all files one earlier
+    path.write_bytes(content)
+    with raises(pycnn.FormatError, "bad.pth"):
+        read_tensors(path)
+
+
 @given(st.data())
 def test_no_damage_goes_further_than_a_format_error(tmp_path_factory, data):
     state, memories, _ = linear_state()
