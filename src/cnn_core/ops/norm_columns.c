@@ -279,7 +279,6 @@ static struct cnn_norm_backward arguments(const cnn_norm_run *r, int64_t offset,
                                       .width = width,
                                       .stride = width,
                                       .far = r->far,
-                                      .near = r->near,
                                       .src = r->src + offset,
                                       .diff_dst = r->diff_dst + offset,
                                       .dst = r->dst == NULL ? NULL : r->dst + offset,
@@ -433,7 +432,6 @@ void cnn_norm_columns_back_watch(const cnn_norm_columns *view, const cnn_call *c
     char *workspace = call->workspace;
     cnn_norm_run r = begin_backward(view, call, &workspace);
     r.far = false;
-    r.near = true;
     set_affine(&r, 0, r.coefficients);
     cnn_norm_run_watch(&r, &workspace, watch);
 }

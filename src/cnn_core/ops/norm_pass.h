@@ -57,7 +57,6 @@ struct cnn_norm_run {
     const float *src;
     float *out;  /* forward: dst; backward: diff_src; NULL where not wanted */
     bool far;    /* sources come from memory */
-    bool near;   /* they lie in a near cache, while they are reduced */
     bool stream; /* and out would not stay in the caches, and can be written past them */
     /* the epilogue */
     cnn_norm_activation activation;

@@ -26,7 +26,6 @@ struct cnn_norm_forward {
     cnn_norm_activation activation;
     float slope; /* of CNN_NORM_LEAKY_RELU, not negative */
     bool stream; /* past the caches: dst lies aligned to a vector, and rows are whole vectors or there is but one */
-    bool near;   /* no addend, and src lies in a near cache: the same, faster there */
     float *dst;
 };
 
@@ -36,7 +35,6 @@ struct cnn_norm_backward {
     int64_t rows, width;
     int64_t stride; /* column_dots: between rows; elsewhere they follow each other */
     bool far;       /* column_dots: sources come from memory, and are fetched ahead where dst is not read */
-    bool near;      /* they lie in a near cache, and so does diff_src, and g is not written: the same to the bit, faster there */
     const float *src, *diff_dst;
     const float *dst; /* NULL: y is computed again: there was no addend */
     const float *mean, *scale, *shift;

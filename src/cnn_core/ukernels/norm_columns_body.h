@@ -161,116 +161,8 @@ VF_INLINE void norm_forward_as(struct cnn_norm_forward f, cnn_norm_activation ki
         norm_forward_matrix(f, kind, false);
 }
 
-/* ---- near -------------------------------------------------------------------------------------------------------- */
-
-/* What lies in a near cache is taken some rows side by side: what belongs to a column is loaded once for them. Activations
- * are clamps here. */
-#define NORM_SOME 4
-
-typedef struct norm_bounds {
-    vf low, high;
-} norm_bounds;
-
-VF_INLINE norm_bounds norm_bounds_of(cnn_norm_activation kind)
-{
-    const vf low = vf_set1(kind == CNN_NORM_LINEAR ? -INFINITY : 0.0f);
-    return (norm_bounds){low, vf_set1(kind == CNN_NORM_RELU6 ? 6.0f : INFINITY)};
-}
-
-VF_INLINE bool norm_clamps(cnn_norm_activation kind) { return kind != CNN_NORM_LEAKY_RELU; }
-
-/* Calls STEP(rows, at, j, lanes) for `rows` rows of each vector of columns. */
-#define NORM_FOR_SOME(rows, width, stride, STEP)                                                              \
-    do {                                                                                                      \
-        int64_t i_ = 0;                                                                                       \
-        for (; i_ + NORM_SOME <= (rows); i_ += NORM_SOME) NORM_FOR_SOME_AT(NORM_SOME, width, stride, STEP); \
-        for (; i_ < (rows); i_++) NORM_FOR_SOME_AT(1, width, stride, STEP);                                 \
-    } while (0)
-#define NORM_FOR_SOME_AT(some, width, stride, STEP)                                                     \
-    do {                                                                                                \
-        int64_t j_ = 0;                                                                                 \
-        for (; j_ + VF_WIDTH <= (width); j_ += VF_WIDTH) STEP(some, i_ * (stride) + j_, j_, VF_WIDTH);  \
-        if (j_ < (width)) STEP(some, i_ * (stride) + j_, j_, (int)((width)-j_));                        \
-    } while (0)
-
-VF_INLINE void norm_forward_some(const int rows, const struct cnn_norm_forward *f, norm_bounds bounds, int64_t at, int64_t j,
-                                 int lanes)
-{
-    const vf mean = norm_load(f->mean + j, lanes), scale = norm_load(f->scale + j, lanes), shift = norm_load(f->shift + j, lanes);
-    for (int r = 0; r < rows; r++, at += f->width) {
-        const vf y = vf_fmadd(vf_sub(norm_load(f->src + at, lanes), mean), scale, shift);
-        norm_store(f->dst + at, vf_clamp(y, bounds.low, bounds.high), lanes);
-    }
-}
-
-static void norm_forward_near(const struct cnn_norm_forward *f)
-{
-    const norm_bounds bounds = norm_bounds_of(f->activation);
-#define STEP(some, at, j, lanes) norm_forward_some(some, f, bounds, at, j, lanes)
-    NORM_FOR_SOME(f->rows, f->width, f->width, STEP);
-#undef STEP
-}
-
-/* g where y lies inside the bounds or is NaN. */
-VF_INLINE vf norm_gate_near(const struct cnn_norm_backward *f, norm_bounds bounds, vf d, vf scale, vf shift, int64_t at, int lanes)
-{
-    const vf y = vf_fmadd(d, scale, shift), g = norm_load(f->diff_dst + at, lanes);
-    return vf_select(vm_or(vf_le(y, bounds.low), vf_ge(y, bounds.high)), vf_zero(), g);
-}
-
-VF_INLINE void norm_dots_some(const int rows, const struct cnn_norm_backward *f, norm_bounds bounds, int64_t at, int64_t j,
-                              int lanes)
-{
-    const vf mean = norm_load(f->mean + j, lanes), scale = norm_load(f->scale + j, lanes), shift = norm_load(f->shift + j, lanes);
-    vf sum = norm_load(f->sum + j, lanes), dot = norm_load(f->dot + j, lanes);
-    for (int r = 0; r < rows; r++, at += f->stride) {
-        const vf d = vf_sub(norm_load(f->src + at, lanes), mean);
-        const vf g = norm_gate_near(f, bounds, d, scale, shift, at, lanes);
-        sum = vf_add(sum, g);
-        dot = vf_fmadd(g, d, dot);
-    }
-    norm_store(f->sum + j, sum, lanes);
-    norm_store(f->dot + j, dot, lanes);
-}
-
-static void norm_dots_near(const struct cnn_norm_backward *f)
-{
-    const norm_bounds bounds = norm_bounds_of(f->activation);
-    norm_clear(f->width, f->sum);
-    norm_clear(f->width, f->dot);
-#define STEP(some, at, j, lanes) norm_dots_some(some, f, bounds, at, j, lanes)
-    NORM_FOR_SOME(f->rows, f->width, f->stride, STEP);
-#undef STEP
-}
-
-VF_INLINE void norm_gradient_some(const int rows, const struct cnn_norm_backward *f, norm_bounds bounds, int64_t at, int64_t j,
-                                  int lanes)
-{
-    const vf mean = norm_load(f->mean + j, lanes), scale = norm_load(f->scale + j, lanes), shift = norm_load(f->shift + j, lanes);
-    const vf b = norm_load(f->b + j, lanes), c = norm_load(f->c + j, lanes);
-    for (int r = 0; r < rows; r++, at += f->width) {
-        const vf d = vf_sub(norm_load(f->src + at, lanes), mean);
-        const vf g = norm_gate_near(f, bounds, d, scale, shift, at, lanes);
-        norm_store(f->diff_src + at, vf_fmadd(g, scale, vf_fmadd(d, b, c)), lanes);
-    }
-}
-
-static void norm_gradient_near(const struct cnn_norm_backward *f)
-{
-    const norm_bounds bounds = norm_bounds_of(f->activation);
-#define STEP(some, at, j, lanes) norm_gradient_some(some, f, bounds, at, j, lanes)
-    NORM_FOR_SOME(f->rows, f->width, f->width, STEP);
-#undef STEP
-}
-
-/* ---- forward, any ------------------------------------------------------------------------------------------------ */
-
 static void norm_column_forward(const struct cnn_norm_forward *f)
 {
-    if (f->near && norm_clamps(f->activation)) {
-        norm_forward_near(f);
-        return;
-    }
     switch (f->activation) {
     case CNN_NORM_LINEAR: norm_forward_as(*f, CNN_NORM_LINEAR); break;
     case CNN_NORM_RELU: norm_forward_as(*f, CNN_NORM_RELU); break;
@@ -349,10 +241,6 @@ VF_INLINE void norm_dots_as(struct cnn_norm_backward f, cnn_norm_activation kind
 
 static void norm_column_dots(const struct cnn_norm_backward *f)
 {
-    if (f->near && norm_clamps(f->activation)) {
-        norm_dots_near(f);
-        return;
-    }
     switch (f->activation) {
     case CNN_NORM_LINEAR: norm_dots_as(*f, CNN_NORM_LINEAR); break;
     case CNN_NORM_RELU: norm_dots_as(*f, CNN_NORM_RELU); break;
@@ -393,10 +281,6 @@ VF_INLINE void norm_gradient_as(struct cnn_norm_backward f, cnn_norm_activation 
 
 static void norm_column_gradient(const struct cnn_norm_backward *f)
 {
-    if (f->near && norm_clamps(f->activation)) {
-        norm_gradient_near(f);
-        return;
-    }
     switch (f->activation) {
     case CNN_NORM_LINEAR: norm_gradient_as(*f, CNN_NORM_LINEAR); break;
     case CNN_NORM_RELU: norm_gradient_as(*f, CNN_NORM_RELU); break;
