@@ -88,7 +88,7 @@ ISAS = {
 # What is there to say what the words mean (scalar, beside another ISA), and what decides no time, is made small.
 SMALL_FLAGS = ["-Os"]
 SMALL_FOLDERS = {"graph", "io", "ref"}
-SMALL = {"ops/conv.c", "ops/batch_norm.c"}
+SMALL_FILES = {"ops/conv.c", "ops/batch_norm.c"}
 NOT_SMALL = {"ref/conv.c", "ref/linear.c"}  # the products of float64
 EXTENSION_FLAGS = ["-Os", "-fvisibility=hidden", "-fno-asynchronous-unwind-tables", "-g0"]
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Wstrict-prototypes", "-Werror"]
@@ -186,7 +186,7 @@ class BuildExt(build_ext):
         for source in CORE.rglob("*.c"):
             if {"isa", "tests"}.isdisjoint(source.parts):
                 name = source.relative_to(CORE).as_posix()
-                small = name in SMALL or (source.parent.name in SMALL_FOLDERS and name not in NOT_SMALL)
+                small = name in SMALL_FILES or (source.parent.name in SMALL_FOLDERS and name not in NOT_SMALL)
                 own = SMALL_FLAGS if small else []
                 flags_of[source] = self.spell([*common_flags, *own, *flags])
 

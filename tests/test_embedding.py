@@ -163,7 +163,7 @@ def test_import_loads_little(tmp_path):
 
 def test_makefile_and_setup_compile_alike(tmp_path):
     [make] = need("make")
-    constants, endings = {}, ("ISAS", "_FLAGS", "_FOLDERS", "NOT_SMALL")
+    constants, endings = {}, ("ISAS", "_FLAGS", "_FOLDERS", "_FILES", "NOT_SMALL")
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(endings):
             constants[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
@@ -185,6 +185,7 @@ def test_makefile_and_setup_compile_alike(tmp_path):
         if folder == "isa":
             wanted = small if name == "scalar" else vector | {*constants["ISAS"][name][1]}
         else:
-            is_small = folder in constants["SMALL_FOLDERS"] and source not in constants["NOT_SMALL"]
+            in_small = folder in constants["SMALL_FOLDERS"] and source not in constants["NOT_SMALL"]
+            is_small = in_small or source in constants["SMALL_FILES"]
             wanted = small if is_small else common
         assert flags(source) == wanted, source
