@@ -33,6 +33,8 @@ static int32_t back_maker(const cnn_plan *plan, const int32_t *uses, int32_t s)
     /* The source must stay until the maker reads it. */
     if (plan->options.recompute == CNN_RECOMPUTE_MOST) return -1;
     const cnn_step *maker = &plan->graph.steps[producer];
+    /* It makes both its gradients, or none: where an input's has no memory it makes one. */
+    if (plan->graph.values[maker->source[0]].kind != CNN_VALUE_RESULT) return -1;
     if (!plan->steps[s].backward || !plan->steps[producer].backward || maker->node.deferred) return -1;
     if (step->node.row->back_defers == NULL || maker->node.row->takes_back_prologue == NULL) return -1;
     return step->node.row->back_defers(&step->node) && maker->node.row->takes_back_prologue(&maker->node) ? producer : -1;

@@ -256,14 +256,11 @@ static size_t workspace(const cnn_node *node, bool backward, int32_t threads, co
     const cnn_conv conv = conv_of(node, d);
     if (!backward) return cnn_conv_workspace(&conv, d->forward, node->kernels, threads);
     size_t most = 0;
-    if (joins(node, &conv, d)) {
-        most = cnn_conv_workspace(&conv, CNN_CONV_BACKWARD, node->kernels, threads);
-    } else {
-        if (node->wanted[0]) most = cnn_conv_workspace(&conv, d->backward, node->kernels, threads);
-        if (node->wanted[1]) {
-            const size_t bytes = cnn_conv_workspace(&conv, CNN_CONV_BACKWARD_WEIGHTS, node->kernels, threads);
-            if (bytes > most) most = bytes;
-        }
+    if (node->wanted[0])
+        most = cnn_conv_workspace(&conv, joins(node, &conv, d) ? CNN_CONV_BACKWARD : d->backward, node->kernels, threads);
+    if (node->wanted[1]) {
+        const size_t bytes = cnn_conv_workspace(&conv, CNN_CONV_BACKWARD_WEIGHTS, node->kernels, threads);
+        if (bytes > most) most = bytes;
     }
     if (node->wanted[2]) {
         const cnn_image dst = cnn_image_of(&node->dst_shape);
@@ -403,7 +400,8 @@ static cnn_status backward(const cnn_call *call, const direction *d)
     pass.x = d->transposed ? diff_dst : call->src[0];
     pass.y = d->transposed ? call->src[0] : diff_dst;
     pass.weights = call->src[1];
-    const bool joint = joins(call->node, &conv, d);
+    /* An input's gradient is wanted, but may have no memory. */
+    const bool joint = call->diff_src[0] != NULL && joins(call->node, &conv, d);
     if (call->diff_src[0] != NULL) {
         pass.pass = joint ? CNN_CONV_BACKWARD : d->backward;
         pass.out = call->diff_src[0];

@@ -1,5 +1,5 @@
-/* Backward weights of any convolution, and with them backward data of a 1x1 one: for each tap, the outer product of source and destination channels, summed
- * over pixels.
+/* Backward weights of any convolution, and with them backward data of a 1x1 one: for each tap, the outer product of source and
+ * destination channels, summed over pixels.
  *
  * The sums are a matrix. Its rows run over taps and input channels and its columns, cut into panels, over output
  * channels; of a kernel of one tap mostly the other way round, since then the sums lie as the weights do. A task sums a

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "cnn_core.h"
 #include "ops/conv.h"
 #include "ops/prologue.h"
 #include "tests/distance.h"
@@ -291,8 +292,46 @@ static void joins_what_is_large(void)
     }
 }
 
+/* The gradient of the weights of one convolution of an input, which it may be given no memory for. */
+static void an_input_without_memory_for_its_gradient(void)
+{
+    const cnn_attributes conv = {
+        .conv = {.stride = {1, 1}, .dilation = {1, 1}, .padding = {1, 1, 1, 1}, .groups = 32}};
+    const cnn_shape shape = {.rank = 4, .dim = {1, 32, 320, 320}}, filter = {.rank = 4, .dim = {32, 1, 3, 3}};
+    const int64_t count = cnn_shape_count(&shape), filter_count = cnn_shape_count(&filter);
+    const cnn_plan_options options = {.backward = 1, .threads = 2};
+    cnn_graph *graph;
+    cnn_plan *plan;
+    cnn_value value[2], y;
+    float *x = floats(count, 1, 1.0f, 0.0f), *weights = floats(filter_count, 2, 1.0f, 0.0f), *out = floats(count, 0, 0.0f, 0.0f);
+    float *diff_y = floats(count, 3, 1.0f, 0.0f), *diff_x = floats(count, 0, 0.0f, 0.0f);
+    float *diff_weights[2] = {floats(filter_count, 0, 0.0f, 0.0f), floats(filter_count, 0, 0.0f, 0.0f)};
+    REQUIRE(cnn_graph_create(CNN_FLOAT32, &graph) == CNN_OK);
+    REQUIRE(cnn_graph_input(graph, CNN_FLOAT32, &shape, &value[0]) == CNN_OK);
+    REQUIRE(cnn_graph_parameter(graph, &filter, &value[1]) == CNN_OK);
+    for (int i = 0; i < 2; i++) REQUIRE(cnn_graph_require_gradient(graph, value[i]) == CNN_OK);
+    REQUIRE(cnn_graph_apply(graph, CNN_OP_CONV2D, &conv, 2, value, &y) == CNN_OK && cnn_graph_output(graph, y) == CNN_OK);
+    REQUIRE(cnn_plan_create(graph, &options, &plan) == CNN_OK);
+    for (int with = 0; with < 2; with++) {
+        cnn_context *context;
+        REQUIRE(cnn_context_create(plan, &context) == CNN_OK);
+        (void)cnn_context_bind(context, value[0], x, with ? diff_x : NULL);
+        (void)cnn_context_bind(context, value[1], weights, diff_weights[with]);
+        (void)cnn_context_bind(context, y, out, diff_y);
+        CHECK(cnn_context_forward(context) == CNN_OK && cnn_context_backward(context) == CNN_OK);
+        cnn_context_free(context);
+    }
+    CHECK(fabsf(diff_weights[1][4]) > 1.0f);
+    CHECK_NEAR(distance(diff_weights[1], diff_weights[0], filter_count), 0.0, 2e-6);
+    float *const all[] = {x, weights, out, diff_y, diff_x, diff_weights[0], diff_weights[1]};
+    for (size_t i = 0; i < TEST_COUNT(all); i++) cnn_aligned_free(all[i]);
+    cnn_plan_free(plan);
+    cnn_graph_free(graph);
+}
+
 int main(int argc, char **argv)
 {
-    static const test_case tests[] = {TEST(depthwise), TEST(of_one_pixel), TEST(joins_what_is_large)};
+    static const test_case tests[] = {TEST(depthwise), TEST(of_one_pixel), TEST(joins_what_is_large),
+                                      TEST(an_input_without_memory_for_its_gradient)};
     return test_main(argc, argv, tests, TEST_COUNT(tests));
 }
