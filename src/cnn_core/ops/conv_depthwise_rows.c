@@ -21,13 +21,14 @@
 #define NEAR_BYTES (1 << 20) /* of all images: they are in a cache, and their rows are not fetched ahead */
 #define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
 #define LEAST_SHARE 256 /* pixels of y: clearing a share's sums and adding them up costs as much as some dozens */
-#define MOST_SHARES 16
+#define MOST_SHARES 16 /* of backward weights alone, which take less time */
 
 /* Sums over the rows of y: backward weights, alone or with backward data. */
 static void plan_sums(const cnn_conv *conv, cnn_depthwise_plan *plan, size_t weights)
 {
     const int64_t rows = conv->n * conv->oh;
-    const int64_t wanted = cnn_min_i64(cnn_ceil_div(CNN_CONV_TASKS, plan->strips), MOST_SHARES);
+    const int64_t most = plan->pass == CNN_CONV_BACKWARD ? CNN_CONV_TASKS : MOST_SHARES;
+    const int64_t wanted = cnn_min_i64(cnn_ceil_div(CNN_CONV_TASKS, plan->strips), most);
     plan->shares = cnn_min_i64(cnn_min_i64(wanted, cnn_ceil_div(rows * conv->ow, LEAST_SHARE)), rows);
     plan->sums_bytes = cnn_size_align(cnn_size_mul(weights, (size_t)plan->shares));
     plan->kernel_bytes = cnn_size_align((size_t)conv->kh * sizeof(cnn_depthwise_tap));
