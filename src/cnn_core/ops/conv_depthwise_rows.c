@@ -122,8 +122,8 @@ cnn_depthwise_strip cnn_depthwise_strip_at(const cnn_depthwise_plan *plan, int64
 {
     const int64_t lines = plan->channels / LINE;
     return (cnn_depthwise_strip){.begin = cnn_split(lines, plan->strips, strip) * LINE,
-                        .end = strip + 1 == plan->strips ? plan->channels
-                                                         : cnn_split(lines, plan->strips, strip + 1) * LINE};
+                                 .end = strip + 1 == plan->strips ? plan->channels
+                                                                  : cnn_split(lines, plan->strips, strip + 1) * LINE};
 }
 
 /* ---- forward, backward data -------------------------------------------------------------------------------------- */
