@@ -41,7 +41,15 @@ typedef struct direct_plan {
 #define FETCHED_WEIGHTS (256 << 10) /* above: they come from beyond the second-level cache, and are fetched ahead */
 #define TOO_MANY_WEIGHTS (64 << 20)
 #define MOST_PART_PANELS 4
+#define TASKS_PER_THREAD 4
 #define MOST_PIECES (2 * CNN_CONV_TASKS)
+
+/* Parts of the panels: as many as wanted, none of fewer panels than a register tile takes, and alike for all threads. */
+static int64_t parts_of(int64_t units, const cnn_kernels *kernels, int64_t wanted, int32_t threads)
+{
+    const int64_t parts = cnn_min_i64(cnn_ceil_div(units, kernels->conv.panels), wanted);
+    return parts < threads ? parts : parts / threads * threads;
+}
 
 static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
@@ -56,6 +64,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     };
     plan.panels = cnn_conv_panels_of(plan.oc, kernels);
     plan.units = plan.groups * plan.panels.count;
+    bool halved = false; /* an only block */
 
     const int64_t h = back ? cnn_ceil_div(conv->ih, conv->stride[0]) : conv->oh;
     const int64_t w = back ? cnn_ceil_div(conv->iw, conv->stride[1]) : conv->ow;
@@ -70,7 +79,9 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
         const int64_t floats = plan.ic * plan.groups * cnn_min_i64(plan.taps, 3);
         plan.blocks = cnn_conv_blocks(pixels, floats, plan.taps);
         /* Of few panels, an odd one would be computed by one of two threads alone. */
-        if (plan.blocks == 1 && plan.units < FEW_UNITS && plan.units % 2 == 1 && pixels >= 4 * CNN_CONV_ROWS) plan.blocks = 2;
+        halved = plan.blocks == 1 && plan.units < FEW_UNITS && plan.units % (2 * kernels->conv.panels) != 0 &&
+                 pixels >= 4 * CNN_CONV_ROWS;
+        if (halved) plan.blocks = 2;
         plan.block_pixels = cnn_ceil_div(pixels, plan.blocks);
     }
 
@@ -80,16 +91,20 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     plan.by_panels =
         (plan.weights_bytes > MANY_WEIGHTS && pixels <= FEW_PIXELS) || plan.weights_bytes > TOO_MANY_WEIGHTS;
     plan.packs_all = !plan.by_panels && !conv->packed;
+    const int64_t tasks = cnn_min_i64(TASKS_PER_THREAD * threads, CNN_CONV_TASKS);
     if (plan.by_panels) {
-        const int64_t part = cnn_min_i64(cnn_ceil_div(plan.phases * plan.units, CNN_CONV_TASKS), MOST_PART_PANELS);
-        plan.parts = cnn_ceil_div(plan.units, part);
+        const int64_t least = cnn_ceil_div(plan.units, MOST_PART_PANELS);
+        plan.parts = cnn_max_i64(parts_of(plan.units, kernels, tasks, threads), least);
         if (!conv->packed)
-            plan.part_bytes = cnn_size_align(cnn_size_mul(cnn_size_mul((size_t)plan.taps, (size_t)plan.ic),
-                                                          (size_t)(part * plan.panels.width) * sizeof(float)));
+            plan.part_bytes = cnn_size_align(cnn_size_mul(
+                cnn_size_mul((size_t)plan.taps, (size_t)plan.ic),
+                (size_t)(cnn_ceil_div(plan.units, plan.parts) * plan.panels.width) * sizeof(float)));
     } else {
-        plan.parts = cnn_min_i64(plan.units, cnn_ceil_div(CNN_CONV_TASKS, plan.phases * plan.blocks));
-        if (plan.parts == 1 && plan.phases == 1) plan.pieces = cnn_min_i64(plan.blocks, MOST_PIECES);
-        if (threads == 1) plan.parts = cnn_min_i64(plan.parts, 1); /* each part looks for the pixels again */
+        /* Each part looks for the pixels again. */
+        const int64_t blocks = plan.phases * plan.blocks;
+        plan.parts = parts_of(plan.units, kernels, cnn_ceil_div(halved || threads == 1 ? threads : tasks, blocks), threads);
+        if (plan.phases == 1 && (plan.units == 1 || blocks >= CNN_CONV_TASKS))
+            plan.pieces = cnn_min_i64(plan.blocks, MOST_PIECES);
     }
 
     plan.axes_bytes = cnn_conv_axes_bytes(conv, pass);
@@ -112,12 +127,18 @@ static size_t thread_bytes(const direct_plan *plan)
                         cnn_size_add(plan->dst_bytes, cnn_size_add(plan->addend_bytes, plan->part_bytes)));
 }
 
+/* For up to so many threads: fewer cut the work otherwise, and may need more. */
 static size_t direct_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)
 {
-    const direct_plan plan = plan_direct(conv, pass, kernels, threads);
-    const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
-                                       cnn_size_add(plan.offset_bytes, plan.packs_all ? plan.weights_bytes : 0));
-    return cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)threads));
+    size_t most = 0;
+    for (int32_t some = 1; some <= threads; some++) {
+        const direct_plan plan = plan_direct(conv, pass, kernels, some);
+        const size_t shared = cnn_size_add(cnn_size_add(plan.axes_bytes, plan.zero_bytes),
+                                           cnn_size_add(plan.offset_bytes, plan.packs_all ? plan.weights_bytes : 0));
+        const size_t bytes = cnn_size_add(shared, cnn_size_mul(thread_bytes(&plan), (size_t)some));
+        if (bytes > most) most = bytes;
+    }
+    return most;
 }
 
 typedef struct direct_job {

@@ -3,6 +3,7 @@
 
 #define CONV_LINE 16 /* floats of a line of cache */
 #define CONV_CLOSE (256 << 10) /* bytes of weights: half a second-level cache */
+#define CONV_PART (512 << 10) /* and a quarter of one of two megabytes */
 #define CONV_WAY 4096 /* bytes of a way of a first-level cache: lines that lie so far apart crowd one set */
 
 VF_INLINE vf conv_load(const float *from, int lanes)
@@ -28,21 +29,30 @@ VF_INLINE int conv_tile_row(const int rows, int r, int64_t count)
     return rows == CONV_LEAST && r >= count ? (int)count - 1 : r;
 }
 
-/* What the tiles of one pass over a block share. */
+/* With 32 registers two panels make a tile, which then broadcasts each number of x for four products: 24 sums, 4 weights and a
+ * broadcast are 29. */
+#if VF_REGISTERS >= 32
+#define CONV_WIDEST 4
+#else
+#define CONV_WIDEST 2
+#endif
+
+/* Some panels of a kind: a tile computes one or two after the other, or of one or two it sums over some of the taps. */
 typedef struct conv_pass {
     const cnn_conv_block *block;
     const cnn_conv_epilogue *epilogue;
-    const float *weights;     /* of some panels: a tile computes one after the other */
-    int64_t offset, channels; /* of theirs */
-    const char *ahead;        /* the next weights, or NULL */
-    int64_t step;             /* bytes that the tile fetches for each channel: of them, or of the next pixels */
+    int kind;
+    const float *weights;
+    int64_t offset, channels;
+    int64_t tap, taps;  /* the first one, and how many */
+    const float *soon; /* the next pass's weights, of which a second panel lies as far on as in this one; NULL: near already */
 } conv_pass;
 
-/* dst = the first lanes of a vector for each of `count` rows. */
-VF_OUTLINE void conv_store_part(float *const *dst, int64_t offset, int64_t count, int lanes, const float *sums)
-{
-    for (int64_t r = 0; r < count; r++, sums += VF_WIDTH) vf_store_part(dst[r] + offset, vf_load(sums), lanes);
-}
+/* What a tile brings near while it computes: so many bytes on for each channel. */
+typedef struct conv_ahead {
+    const char *next;
+    int64_t step;
+} conv_ahead;
 
 /* dst = clamp(sums + addend) for a panel of a tile of `count` rows. */
 VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t count, int vectors, int64_t offset,
@@ -59,7 +69,10 @@ VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t co
             vf sum = vf_load(sums);
             if (addend != NULL) sum = vf_add(sum, conv_load(addend[r] + at, lanes));
             if (epilogue->clamps) sum = vf_clamp(sum, low, high);
-            conv_store(dst[r] + at, sum, lanes);
+            if (lanes == VF_WIDTH)
+                vf_store(dst[r] + at, sum);
+            else
+                vf_store_part(dst[r] + at, sum, lanes);
         }
 }
 
@@ -74,22 +87,40 @@ typedef vf vh;
 #define vh_clamp vf_clamp
 #endif
 
-/* One register tile of `rows` pixels by `vectors` vectors of output channels, and half a vector more or not, for each panel;
- * these and `scattered`, whether the block has offsets, are constants in every caller. The tile is of `count` pixels, from src
- * and dst on; `soon` is where the next one's results go, and `fetch` what will be read next. */
-VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, const bool half, conv_pass *pass,
-                                 const float *const *src, float *const *dst, float *const *soon, int64_t count,
-                                 const char *fetch)
+/* sum += (of one input channel) the pixels' values, x[row][at], times the weights of all vectors; those of a second panel lie
+ * `panel` floats on. */
+VF_INLINE void conv_step(const int rows, const int vectors, const bool half, const float *const *x, int64_t at,
+                         const float *weights, int64_t panel, vf (*sum)[CONV_WIDEST], vh *rest)
+{
+    vf w[CONV_WIDEST];
+    for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v / 2 * panel + v % 2 * VF_WIDTH);
+    const vh narrow = vh_load(weights + (half ? vectors * VF_WIDTH : 0));
+    for (int r = 0; r < rows; r++) {
+        const vf value = vf_set1(x[r][at]);
+        for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
+        if (half) rest[r] = vh_fmadd(vh_low(value), narrow, rest[r]);
+    }
+}
+
+/* One register tile of `rows` pixels by `vectors` vectors of output channels, and half a vector more or not, for each panel or
+ * two; these and `scattered`, whether the block has offsets, are constants in every caller. The tile is of `count` pixels, from
+ * src and dst on; `soon` is where the next one's results go. */
+VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, const bool half,
+                                 const conv_pass *pass, const float *const *src, float *const *dst, float *const *soon,
+                                 int64_t count, conv_ahead *ahead)
 {
     const cnn_conv_block *block = pass->block;
     const cnn_conv_epilogue *epilogue = pass->epilogue;
-    const int64_t ic = block->ic, step = pass->step, end = pass->offset + pass->channels;
-    const int all = vectors + half; /* vectors in a row of the panel */
+    const int64_t ic = block->ic, step = ahead->step, end = pass->offset + pass->channels;
+    const char *fetch = ahead->next;
+    const int all = vectors + half; /* vectors in a row of dst */
+    const int row = all > 2 ? 2 : all; /* and in one of a panel */
+    const int64_t panel = block->taps * ic * row * VF_WIDTH; /* floats */
     const float *weights = pass->weights, *const bias = epilogue->bias;
-    for (int64_t offset = pass->offset; offset < end; offset += 2 * VF_WIDTH) {
+    for (int64_t offset = pass->offset; offset < end; offset += (all > 2 ? 4 : 2) * VF_WIDTH) {
         const int64_t left = end - offset - (all - 1) * VF_WIDTH;
         const int whole = half ? VF_HALF : VF_WIDTH, last_lanes = left < whole ? (int)left : whole;
-        vf sum[CNN_CONV_ROWS][2];
+        vf sum[CNN_CONV_ROWS][CONV_WIDEST];
         vh rest[CNN_CONV_ROWS];
         for (int v = 0; v < all; v++) {
             const int lanes = v + 1 < all ? VF_WIDTH : last_lanes;
@@ -103,28 +134,35 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
         for (int r = 0; r < rows; r++)
             for (int o = 0; o < all * VF_WIDTH; o += CONV_LINE)
                 VF_FETCH_WRITE(soon[conv_tile_row(rows, r, count)] + offset + o);
-        const float *const *from = src;
-        for (int64_t taps = block->taps; taps > 0; taps--, from += block->pixels) {
+        if (vectors > 1 && !scattered && pass->tap > 0)
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++)
+                    sum[r][v] = vf_load(dst[conv_tile_row(rows, r, count)] + offset + v * VF_WIDTH);
+        const float *const *from = src + pass->tap * block->pixels;
+        for (int64_t taps = pass->taps; taps > 0; taps--, from += block->pixels) {
             const float *x[CNN_CONV_ROWS];
             for (int r = 0; r < rows; r++) x[r] = from[conv_tile_row(rows, r, count)] + block->channel;
-            for (int64_t c = 0; c < ic; c++) {
-                const int64_t at = scattered ? block->offset[c] : c;
-                vf w[2];
+            int64_t c = 0;
+            /* The loop's own instructions take ports that products wait for: two channels share them where a tile is wide. */
+            if (all > 2 && !scattered)
+                for (; c + 2 <= ic; c += 2) {
+                    for (int i = 0; i < 2; i++, fetch += step) {
+                        VF_FETCH(fetch);
+                        conv_step(rows, vectors, half, x, c + i, weights + i * row * VF_WIDTH, panel, sum, rest);
+                    }
+                    weights += 2 * row * VF_WIDTH;
+                }
+            for (; c < ic; c++) {
                 if (!scattered) VF_FETCH(fetch);
                 fetch += step;
-                for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v * VF_WIDTH);
-                const vh narrow = vh_load(weights + (half ? vectors * VF_WIDTH : 0));
-                for (int r = 0; r < rows; r++) {
-                    const vf value = vf_set1(x[r][at]);
-                    for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
-                    if (half) rest[r] = vh_fmadd(vh_low(value), narrow, rest[r]);
-                }
-                weights += all * VF_WIDTH;
+                conv_step(rows, vectors, half, x, scattered ? block->offset[c] : c, weights, panel, sum, rest);
+                weights += row * VF_WIDTH;
             }
         }
+        if (all > 2) weights += panel;
         /* What is rare is left to functions: each branch and each address here lies between two spells of arithmetic. */
-        if (epilogue->addend != NULL) {
-            float sums[CNN_CONV_ROWS * 2 * VF_WIDTH];
+        if (epilogue->addend != NULL || last_lanes < whole) {
+            float sums[CNN_CONV_ROWS * CONV_WIDEST * VF_WIDTH];
             for (int r = 0; r < rows; r++) {
                 float *to = sums + r * all * VF_WIDTH;
                 for (int v = 0; v < all; v++) vf_store(to + v * VF_WIDTH, v < vectors ? sum[r][v] : vf_zero());
@@ -140,36 +178,25 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
                 if (half) rest[r] = vh_clamp(rest[r], vh_low(low), vh_low(high));
             }
         }
-        if (last_lanes < whole) {
-            float last[CNN_CONV_ROWS * VF_WIDTH];
-            for (int r = 0; r < rows; r++) {
-                float *to = dst[conv_tile_row(rows, r, count)] + offset;
-                for (int v = 0; v < all - 1; v++) vf_store(to + v * VF_WIDTH, sum[r][v]);
-                vf_store(last + r * VF_WIDTH, half ? vf_zero() : sum[r][vectors - 1]);
-                if (half) vh_store(last + r * VF_WIDTH, rest[r]);
-            }
-            conv_store_part(dst, offset + (all - 1) * VF_WIDTH, count, last_lanes, last);
-            continue;
-        }
         for (int r = 0; r < rows; r++) {
             float *to = dst[conv_tile_row(rows, r, count)] + offset;
             for (int v = 0; v < vectors; v++) vf_store(to + v * VF_WIDTH, sum[r][v]);
             if (half) vh_store(to + vectors * VF_WIDTH, rest[r]);
         }
     }
-    if (pass->ahead != NULL) pass->ahead = fetch;
+    ahead->next = fetch;
 }
 
 /* Each tile is a function of its own, that begins with few pointers: inlined into the loop over tiles, gcc keeps the address of
  * every row of every table in memory, and moving these took up to 70 cycles between two tiles. */
-typedef void conv_tile_fn(conv_pass *pass, const float *const *src, float *const *dst, float *const *soon, int64_t count,
-                          const char *fetch);
+typedef void conv_tile_fn(const conv_pass *pass, const float *const *src, float *const *dst, float *const *soon,
+                          int64_t count, conv_ahead *ahead);
 
 #define CONV_TILE(name, scattered, rows, vectors, half)                                                              \
-    static VF_APART void name(conv_pass *pass, const float *const *src, float *const *dst, float *const *soon,      \
-                              int64_t count, const char *fetch)                                                      \
+    static VF_APART void name(const conv_pass *pass, const float *const *src, float *const *dst,                     \
+                              float *const *soon, int64_t count, conv_ahead *ahead)                                  \
     {                                                                                                                \
-        conv_forward_tile(scattered, rows, vectors, half, pass, src, dst, soon, count, fetch);                       \
+        conv_forward_tile(scattered, rows, vectors, half, pass, src, dst, soon, count, ahead);                       \
     }
 
 CONV_TILE(conv_tile_6x2, false, 6, 2, false)
@@ -186,13 +213,21 @@ CONV_TILE(conv_scattered_4x2, true, CONV_LEAST, 2, false)
 CONV_TILE(conv_scattered_6x1, true, 6, 1, false)
 CONV_TILE(conv_scattered_5x1, true, 5, 1, false)
 CONV_TILE(conv_scattered_4x1, true, CONV_LEAST, 1, false)
+#if CONV_WIDEST > 2
+CONV_TILE(conv_tile_6x4, false, 6, 4, false)
+CONV_TILE(conv_tile_5x4, false, 5, 4, false)
+CONV_TILE(conv_scattered_6x4, true, 6, 4, false)
+CONV_TILE(conv_scattered_5x4, true, 5, 4, false)
+#endif
 #if VF_HALF > 0
 CONV_TILE(conv_half_6x1, false, 6, 1, true)
 CONV_TILE(conv_half_5x1, false, 5, 1, true)
 CONV_TILE(conv_half_4x1, false, CONV_LEAST, 1, true)
 #endif
 
-enum { CONV_ONE, CONV_HALF, CONV_TWO, CONV_KINDS }; /* a panel of one vector, of half a vector more, of two */
+/* A panel of one vector, of half a vector more, of two; two panels. */
+enum { CONV_ONE, CONV_HALF, CONV_TWO, CONV_FOUR, CONV_KINDS };
+static const int64_t conv_kind_width[CONV_KINDS] = {VF_WIDTH, 2 * VF_WIDTH, 2 * VF_WIDTH, 4 * VF_WIDTH};
 
 /* By whether they are scattered, kind, and pixels. Linear layers take a sample at a time. */
 static conv_tile_fn *const conv_tile[2][CONV_KINDS][CNN_CONV_ROWS + 1] = {
@@ -202,17 +237,37 @@ static conv_tile_fn *const conv_tile[2][CONV_KINDS][CNN_CONV_ROWS + 1] = {
         [CONV_HALF] = {NULL, conv_half_4x1, conv_half_4x1, conv_half_4x1, conv_half_4x1, conv_half_5x1, conv_half_6x1},
 #endif
         [CONV_TWO] = {NULL, conv_tile_1x2, conv_tile_4x2, conv_tile_4x2, conv_tile_4x2, conv_tile_5x2, conv_tile_6x2},
+#if CONV_WIDEST > 2
+        [CONV_FOUR] = {NULL, conv_tile_1x2, conv_tile_4x2, conv_tile_4x2, conv_tile_4x2, conv_tile_5x4, conv_tile_6x4},
+#endif
     },
     {
         [CONV_ONE] = {NULL, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1, conv_scattered_4x1,
                       conv_scattered_5x1, conv_scattered_6x1},
         [CONV_TWO] = {NULL, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2,
                       conv_scattered_5x2, conv_scattered_6x2},
+#if CONV_WIDEST > 2
+        [CONV_FOUR] = {NULL, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2,
+                       conv_scattered_5x4, conv_scattered_6x4},
+#endif
     },
 };
 
-/* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. */
-static void conv_forward_tiles(int kind, conv_pass *pass)
+/* What tile number `tile` of `tiles` brings near: where the first of a panel's begins, so much that the last one ends with it. */
+static void conv_ahead_weights(const conv_pass *pass, int64_t tile, int64_t tiles, conv_ahead *ahead)
+{
+    const bool pair = pass->kind == CONV_FOUR;
+    const int64_t second = pair ? tiles / 2 : tiles; /* the first tile that fetches of a second panel */
+    if (tile != 0 && tile != second) return;
+    const int64_t vectors = pass->kind == CONV_ONE ? 1 : 2;
+    const int64_t panel = pass->block->taps * pass->block->ic * vectors * VF_WIDTH;
+    ahead->next = (const char *)(pass->soon + (tile < second ? 0 : panel));
+    ahead->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / (tile < second ? second : tiles - second) + 1;
+}
+
+/* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. Each goes
+ * through all passes. */
+static void conv_forward_tiles(const conv_pass *pass, int passes)
 {
     const cnn_conv_block *block = pass->block;
     const int64_t pixels = block->pixels, tiles = (pixels + CNN_CONV_ROWS - 1) / CNN_CONV_ROWS;
@@ -223,23 +278,64 @@ static void conv_forward_tiles(int kind, conv_pass *pass)
     const uintptr_t pixel = (uintptr_t)block->ic * sizeof(float);
     const uintptr_t pitch = pixels == 1 ? pixel : (uintptr_t)block->src[1] - (uintptr_t)block->src[0];
     const bool fetches = block->taps == 1 && pitch == pixel && pixel % CONV_WAY != 0;
+    conv_ahead ahead = {NULL, 0};
     for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
-        const int64_t height = rows + (tile < higher), behind = first + height;
-        const int64_t next = behind + height <= pixels ? behind : pixels - height;
-        const char *fetch = pass->ahead;
-        if (fetch != NULL) {
-            pass->step = (kind == CONV_ONE ? 1 : 2) * VF_WIDTH * (int64_t)sizeof(float) / tiles + 1;
-        } else if (block->later != NULL) {
-            pass->step = height * (int64_t)sizeof(float);
-            fetch = block->later + first * (int64_t)pixel;
-        } else {
-            pass->step = fetches ? height * (int64_t)sizeof(float) : 0;
-            fetch = (const char *)(block->src[next] + block->channel);
-        }
-        conv_tile[block->offset != NULL][kind][height](pass, block->src + first, block->dst + first, block->dst + next, height,
-                                                       fetch);
-        first = behind;
+        const int64_t height = rows + (tile < higher), end = first + height;
+        const int64_t next = end + height <= pixels ? end : pixels - height;
+        if (pass->soon != NULL)
+            conv_ahead_weights(pass, tile, tiles, &ahead);
+        else if (block->later != NULL)
+            ahead = (conv_ahead){block->later + first * (int64_t)pixel, height * (int64_t)sizeof(float)};
+        else
+            ahead = (conv_ahead){(const char *)(block->src[next] + block->channel), fetches ? height * (int64_t)sizeof(float) : 0};
+        for (int i = 0; i < passes; i++)
+            conv_tile[block->offset != NULL][pass[i].kind][height](&pass[i], block->src + first, block->dst + first,
+                                                                   block->dst + next, height, &ahead);
+        first = end;
     }
+}
+
+/* Of many weights one pass over some taps after the other, so that what two passes read of them stays in the second-level cache. */
+static void conv_forward_taps(const conv_pass *whole)
+{
+    const cnn_conv_block *block = whole->block;
+    const cnn_conv_epilogue *epilogue = whole->epilogue;
+    const int64_t row = (whole->kind == CONV_ONE ? 1 : 2) * VF_WIDTH, width = conv_kind_width[whole->kind];
+    const int64_t tap_weights = block->ic * row, bytes = block->taps * block->ic * width * (int64_t)sizeof(float);
+    const bool splits = whole->channels == width && width > VF_WIDTH && block->offset == NULL &&
+                        (epilogue->addend == NULL || epilogue->addend[0] != block->dst[0]);
+    const int64_t wanted = splits ? (bytes + CONV_PART - 1) / CONV_PART : 1;
+    const int64_t parts = wanted < block->taps ? wanted : block->taps;
+    const cnn_conv_epilogue start = {.bias = epilogue->bias};
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t tap = block->taps * part / parts, end = block->taps * (part + 1) / parts;
+        conv_pass pass = *whole;
+        pass.tap = tap;
+        pass.taps = end - tap;
+        pass.weights += tap * tap_weights;
+        if (end < block->taps) {
+            pass.epilogue = &start;
+            if (pass.soon != NULL) pass.soon = whole->weights + end * tap_weights;
+        }
+        conv_forward_tiles(&pass, 1);
+    }
+}
+
+/* The widest tile that the first of so many channels fill, and how many of them go through such tiles. */
+static int64_t conv_widest(const cnn_conv_block *block, int64_t channels, int *kind)
+{
+    const int64_t panel = 2 * VF_WIDTH;
+    /* So many do with less than two vectors. */
+    const int64_t narrow = block->offset == NULL ? VF_WIDTH + VF_HALF : VF_WIDTH;
+    const int64_t panels = (channels + panel - 1 - narrow) / panel; /* of two vectors */
+    if (panels == 0) {
+        *kind = channels <= VF_WIDTH ? CONV_ONE : CONV_HALF;
+        return channels;
+    }
+    const bool pairs = panels > 1 && CONV_WIDEST > 2 && block->pixels > CONV_LEAST;
+    *kind = pairs ? CONV_FOUR : CONV_TWO;
+    const int64_t wide = (pairs ? panels / 2 * 2 : panels) * panel;
+    return wide < channels ? wide : channels;
 }
 
 static void conv_forward(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
@@ -248,22 +344,28 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
     static const cnn_conv_epilogue none = {.bias = NULL};
     const int64_t window = block->taps * block->ic;
     /* Weights that stay in the second-level cache are read for each tile, so that pixels are found and read once; of more, or of
-     * such as are brought near themselves, each panel is passed over all tiles. */
+     * such as are brought near themselves, each tile's are passed over all pixels. */
     const bool close = block->taps == 1 && block->weights_end == NULL && window * channels * (int64_t)sizeof(float) <= CONV_CLOSE;
-    /* A panel of so many channels does with less than two vectors. */
-    const int64_t narrow = block->offset == NULL ? VF_WIDTH + VF_HALF : VF_WIDTH;
+    conv_pass pass[CONV_KINDS];
+    int passes = 0;
     for (int64_t c = 0, some; c < channels; c += some) {
-        const int64_t left = channels - c, wide = (left + 2 * VF_WIDTH - 1 - narrow) / (2 * VF_WIDTH); /* panels of two */
-        const int64_t panels = close && wide > 1 ? wide : 1;
-        some = panels * 2 * VF_WIDTH < left ? panels * 2 * VF_WIDTH : left;
-        conv_pass pass = {.block = block,
-                          .epilogue = epilogue == NULL ? &none : epilogue,
-                          .weights = weights + window * c,
-                          .offset = offset + c,
-                          .channels = some};
+        int kind;
+        some = conv_widest(block, channels - c, &kind);
+        if (!close && some > conv_kind_width[kind]) some = conv_kind_width[kind];
         const float *behind = weights + window * (c + some);
-        if (block->weights_end != NULL && behind < block->weights_end) pass.ahead = (const char *)behind;
-        conv_forward_tiles(left <= VF_WIDTH ? CONV_ONE : left <= narrow ? CONV_HALF : CONV_TWO, &pass);
+        pass[passes++] = (conv_pass){.block = block,
+                                     .epilogue = epilogue == NULL ? &none : epilogue,
+                                     .kind = kind,
+                                     .weights = weights + window * c,
+                                     .offset = offset + c,
+                                     .channels = some,
+                                     .taps = block->taps,
+                                     .soon = block->weights_end != NULL && behind < block->weights_end ? behind : NULL};
+        if (!close)
+            conv_forward_taps(pass);
+        else if (c + some == channels)
+            conv_forward_tiles(pass, passes);
+        if (!close) passes = 0;
     }
 }
 
@@ -402,6 +504,7 @@ static void conv_pack(const float *from, int64_t rows, int64_t row_stride, int64
 
 #define CNN_KERNELS_CONV                                                                                               \
     {.forward = conv_forward,                                                                                          \
+     .panels = CONV_WIDEST / 2,                                                                                        \
      .outer = conv_outer,                                                                                              \
      .outer_rows = CONV_OUTER_ROWS,                                                                                    \
      .outer_narrow_rows = VF_REGISTERS >= 32 ? CONV_OUTER_MIDDLE : CONV_OUTER_ROWS,                                    \
