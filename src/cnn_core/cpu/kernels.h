@@ -18,7 +18,8 @@
 
 typedef struct cnn_kernels {
     const char *isa;
-    int width; /* floats in a vector */
+    int width;  /* floats in a vector */
+    int panels; /* of two vectors, of a register tile of products: 2 with 32 registers, else 1 */
     struct cnn_conv_kernels conv;
     struct cnn_depthwise_kernels depthwise;
     struct cnn_depthwise_rows_kernels depthwise_rows;

@@ -45,9 +45,9 @@ typedef struct direct_plan {
 #define MOST_PIECES (2 * CNN_CONV_TASKS)
 
 /* Parts of the panels: as many as wanted, none of fewer panels than a register tile takes, and alike for all threads. */
-static int64_t parts_of(int64_t units, const cnn_kernels *kernels, int64_t wanted, int32_t threads)
+static int64_t parts_of(const direct_plan *plan, int64_t wanted, int32_t threads)
 {
-    const int64_t parts = cnn_min_i64(cnn_ceil_div(units, kernels->conv.panels), wanted);
+    const int64_t parts = cnn_min_i64(cnn_ceil_div(plan->units, plan->panels.tile), wanted);
     return parts < threads ? parts : parts / threads * threads;
 }
 
@@ -79,7 +79,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
         const int64_t floats = plan.ic * plan.groups * cnn_min_i64(plan.taps, 3);
         plan.blocks = cnn_conv_blocks(pixels, floats, plan.taps);
         /* Of few panels, an odd one would be computed by one of two threads alone. */
-        halved = plan.blocks == 1 && plan.units < FEW_UNITS && plan.units % (2 * kernels->conv.panels) != 0 &&
+        halved = plan.blocks == 1 && plan.units < FEW_UNITS && plan.units % (2 * plan.panels.tile) != 0 &&
                  pixels >= 4 * CNN_CONV_ROWS;
         if (halved) plan.blocks = 2;
         plan.block_pixels = cnn_ceil_div(pixels, plan.blocks);
@@ -94,7 +94,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     const int64_t tasks = cnn_min_i64(TASKS_PER_THREAD * threads, CNN_CONV_TASKS);
     if (plan.by_panels) {
         const int64_t least = cnn_ceil_div(plan.units, MOST_PART_PANELS);
-        plan.parts = cnn_max_i64(parts_of(plan.units, kernels, tasks, threads), least);
+        plan.parts = cnn_max_i64(parts_of(&plan, tasks, threads), least);
         if (!conv->packed)
             plan.part_bytes = cnn_size_align(cnn_size_mul(
                 cnn_size_mul((size_t)plan.taps, (size_t)plan.ic),
@@ -102,7 +102,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     } else {
         /* Each part looks for the pixels again. */
         const int64_t blocks = plan.phases * plan.blocks;
-        plan.parts = parts_of(plan.units, kernels, cnn_ceil_div(halved || threads == 1 ? threads : tasks, blocks), threads);
+        plan.parts = parts_of(&plan, cnn_ceil_div(halved || threads == 1 ? threads : tasks, blocks), threads);
         if (plan.phases == 1 && (plan.units == 1 || blocks >= CNN_CONV_TASKS))
             plan.pieces = cnn_min_i64(plan.blocks, MOST_PIECES);
     }

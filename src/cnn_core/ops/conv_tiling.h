@@ -10,13 +10,14 @@ static inline int64_t cnn_round_up(int64_t a, int64_t unit) { return cnn_ceil_di
  * beyond the channels; the last panel's rows are one vector long if that holds its channels. */
 typedef struct cnn_conv_panels {
     int64_t oc, lanes, width, count;
+    int64_t tile;   /* panels of a register tile, where there are so many */
     int64_t padded; /* floats in one row of all panels */
 } cnn_conv_panels;
 
 static inline cnn_conv_panels cnn_conv_panels_of(int64_t oc, const cnn_kernels *kernels)
 {
     const int64_t lanes = kernels->width, width = 2 * lanes;
-    return (cnn_conv_panels){oc, lanes, width, cnn_ceil_div(oc, width), cnn_round_up(oc, lanes)};
+    return (cnn_conv_panels){oc, lanes, width, cnn_ceil_div(oc, width), kernels->panels, cnn_round_up(oc, lanes)};
 }
 
 static inline int64_t cnn_conv_panel_channels(const cnn_conv_panels *panels, int64_t panel)
@@ -27,6 +28,19 @@ static inline int64_t cnn_conv_panel_channels(const cnn_conv_panels *panels, int
 static inline int64_t cnn_conv_panel_row(const cnn_conv_panels *panels, int64_t panel)
 {
     return cnn_conv_panel_channels(panels, panel) > panels->lanes ? panels->width : panels->lanes;
+}
+
+/* How many of the panels [panel, end) a register tile takes: full ones, or one. */
+static inline int64_t cnn_conv_panels_of_tile(const cnn_conv_panels *panels, int64_t panel, int64_t end)
+{
+    const int64_t last = panel + panels->tile - 1;
+    return last < end && cnn_conv_panel_row(panels, last) == panels->width ? panels->tile : 1;
+}
+
+/* The vectors in a row of so many panels. */
+static inline int cnn_conv_panel_vectors(const cnn_conv_panels *panels, int64_t panel, int64_t count)
+{
+    return (int)(((count - 1) * panels->width + cnn_conv_panel_row(panels, panel + count - 1)) / panels->lanes);
 }
 
 /* Blocks of pixels whose sources, `floats` for each pixel, fill a quarter of a megabyte: a share of the second-level

@@ -98,20 +98,24 @@ static void multiply(const shares_job *job, const shares_block *block, bool add,
     const int64_t ic = plan->tiles.ic, padded = plan->out.padded, width = plan->in.width;
     const cnn_winograd_pair *pair = &block->pair;
     const cnn_winograd_layout *layout = plan->tiles.layout;
+    cnn_winograd_product product = {.turned = true, .b_panel = pair->panel, .to_row = padded};
     for (int64_t filter = 0; filter < FILTER; filter++) {
         const int64_t first = layout->first[filter], end = layout->first[filter + 1];
         for (int64_t plane = first; plane < end; plane++) {
-            const int64_t tiles = pair->run.held[layout->place[plane]];
+            product.terms = pair->run.held[layout->place[plane]];
+            product.add = add || plane > first;
             cnn_winograd_fetch(src, plane, layout->planes);
             cnn_winograd_fetch(dst, plane, layout->planes);
             for (int64_t i = 0; i < plan->in.count; i++)
-                for (int64_t o = 0; o < plan->out.count; o++)
-                    job->call->kernels->winograd.outer(
-                        tiles, (int)cnn_conv_panel_channels(&plan->in, i),
-                        pair->v + plane * pair->v_plane + i * pair->panel,
-                        pair->d + plane * pair->d_plane + o * pair->panel,
-                        (int)(cnn_conv_panel_row(&plan->out, o) / plan->out.lanes), add || plane > first, padded,
-                        sums + (filter * ic + i * width) * padded + o * width);
+                for (int64_t o = 0, wide; o < plan->out.count; o += wide) {
+                    wide = cnn_conv_panels_of_tile(&plan->out, o, plan->out.count);
+                    product.rows = cnn_conv_panel_channels(&plan->in, i);
+                    product.a = pair->v + plane * pair->v_plane + i * pair->panel;
+                    product.b = pair->d + plane * pair->d_plane + o * pair->panel;
+                    product.vectors = cnn_conv_panel_vectors(&plan->out, o, wide);
+                    product.to = sums + (filter * ic + i * width) * padded + o * width;
+                    job->call->kernels->winograd.multiply(&product);
+                }
         }
     }
 }

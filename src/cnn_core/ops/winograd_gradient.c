@@ -118,15 +118,21 @@ static void multiply(const gradient_job *job, int64_t filter, int64_t in_block, 
     const int64_t width = plan->in.width, panel = plan->chunk_tiles * width;
     const cnn_winograd_layout *layout = plan->tiles.layout;
     const int64_t first = layout->first[filter], end = layout->first[filter + 1];
+    cnn_winograd_product product = {.turned = true, .b_panel = panel, .to_row = plan->sums_row};
     for (int64_t i = in_begin; i < in_end; i++)
-        for (int64_t o = out_begin; o < out_end; o++)
-            for (int64_t plane = first; plane < end; plane++)
-                job->call->kernels->winograd.outer(
-                    job->chunk.held[layout->place[plane]],
-                    (int)cnn_conv_panel_channels(&plan->in, i), job->v + plane * plan->v_plane + i * panel,
-                    job->d + plane * plan->d_plane + o * panel,
-                    (int)(cnn_conv_panel_row(&plan->out, o) / plan->out.lanes), job->chunk.first > 0 || plane > first,
-                    plan->sums_row, sums + (i - in_begin) * width * plan->sums_row + (o - out_begin) * width);
+        for (int64_t o = out_begin, wide; o < out_end; o += wide) {
+            wide = cnn_conv_panels_of_tile(&plan->out, o, out_end);
+            product.rows = cnn_conv_panel_channels(&plan->in, i);
+            product.vectors = cnn_conv_panel_vectors(&plan->out, o, wide);
+            product.to = sums + (i - in_begin) * width * plan->sums_row + (o - out_begin) * width;
+            for (int64_t plane = first; plane < end; plane++) {
+                product.terms = job->chunk.held[layout->place[plane]];
+                product.a = job->v + plane * plan->v_plane + i * panel;
+                product.b = job->d + plane * plan->d_plane + o * panel;
+                product.add = job->chunk.first > 0 || plane > first;
+                job->call->kernels->winograd.multiply(&product);
+            }
+        }
 }
 
 #define FILTERS_OUT 32 /* out channels that are added at a time */

@@ -52,7 +52,7 @@ typedef struct pass_plan {
 
 static int64_t panels_in(int64_t channels, const cnn_conv_panels *panels)
 {
-    return cnn_min_i64(panels->count, cnn_max_i64(channels / panels->width, 1));
+    return cnn_min_i64(panels->count, cnn_max_i64(channels / panels->width, panels->tile));
 }
 
 /* So many blocks that each thread has as many tasks, if they do not get too small. */
@@ -83,7 +83,9 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
         plan.group = shares;
     } else {
         plan.chunk_tiles = plan.block_tiles = cnn_ceil_div(t->count, plan.chunks);
-        if (plan.chunks < tasks) plan.group = 1; /* so that parts can be small */
+        /* Parts can be small then, if each thread has one. */
+        const int64_t one = panels_in(1, &plan.panels), parts = cnn_ceil_div(threads, plan.chunks);
+        if (plan.chunks < tasks) plan.group = cnn_ceil_div(plan.panels.count, one) < parts ? 1 : one;
     }
     plan.groups = cnn_ceil_div(plan.panels.count, plan.group);
     /* Every part transforms the block again: no more of them than threads need. */
@@ -184,28 +186,37 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
     const pass_plan *plan = job->plan;
     const cnn_conv_panels *panels = &plan->panels;
     const cnn_winograd_layout *layout = plan->tiles.layout;
-    const int64_t ic = at->last - at->first, count = at->end - at->begin;
+    const int64_t count = at->end - at->begin;
+    cnn_winograd_product product = {.terms = at->last - at->first,
+                                    .a_row = plan->v_row,
+                                    .b_panel = panels->width * u->count,
+                                    .add = at->first > 0,
+                                    .to_row = plan->m_row};
     int64_t part = 0;
     for (int64_t filter = 0; filter < CNN_WINOGRAD_FILTER; filter++) {
         const int64_t first = layout->first[filter], last = layout->first[filter + 1] - 1;
-        for (int64_t panel = at->begin; panel < at->end; panel++) {
-            const float *weights = cnn_winograd_weights_at(u, panels, filter, panel, at->first), *next = after;
+        for (int64_t panel = at->begin, wide; panel < at->end; panel += wide) {
+            wide = cnn_conv_panels_of_tile(panels, panel, at->end);
+            product.b = cnn_winograd_weights_at(u, panels, filter, panel, at->first);
+            product.vectors = cnn_conv_panel_vectors(panels, panel, wide);
+            const float *next = after;
             if (!plan->fetches)
                 next = NULL;
-            else if (panel + 1 < at->end)
-                next = cnn_winograd_weights_at(u, panels, filter, panel + 1, at->first);
+            else if (panel + wide < at->end)
+                next = cnn_winograd_weights_at(u, panels, filter, panel + wide, at->first);
             else if (filter + 1 < CNN_WINOGRAD_FILTER)
                 next = cnn_winograd_weights_at(u, panels, filter + 1, at->begin, at->first);
-            for (int64_t plane = first; plane <= last; plane++, part++) {
+            for (int64_t plane = first; plane <= last; plane++, part += wide) {
                 const int place = layout->place[plane];
-                cnn_winograd_fetch(src, part, layout->planes * count);
-                cnn_winograd_fetch(dst, part, layout->planes * count);
-                job->call->kernels->winograd.product(
-                    run->held[place], ic,
-                    v + plane * plan->v_plane + (run->before[place] - in->before[place]) * plan->v_row + at->first,
-                    plan->v_row, weights, (int)(cnn_conv_panel_row(panels, panel) / panels->lanes), at->first > 0,
-                    m + plane * plan->m_plane + (panel - at->begin) * panels->width, plan->m_row,
-                    plane == last ? next : NULL);
+                for (int64_t i = 0; i < wide; i++) {
+                    cnn_winograd_fetch(src, part + i, layout->planes * count);
+                    cnn_winograd_fetch(dst, part + i, layout->planes * count);
+                }
+                product.rows = run->held[place];
+                product.a = v + plane * plan->v_plane + (run->before[place] - in->before[place]) * plan->v_row + at->first;
+                product.to = m + plane * plan->m_plane + (panel - at->begin) * panels->width;
+                product.next = plane == last ? next : NULL;
+                job->call->kernels->winograd.multiply(&product);
             }
         }
     }

@@ -28,6 +28,7 @@
 const cnn_kernels CNN_PASTE(cnn_kernels_, CNN_ISA) = {
     .isa = CNN_STRING(CNN_ISA),
     .width = VF_WIDTH,
+    .panels = TILE_WIDEST / 2,
     .conv = CNN_KERNELS_CONV,
     .depthwise = CNN_KERNELS_DEPTHWISE,
     .depthwise_rows = CNN_KERNELS_DEPTHWISE_ROWS,

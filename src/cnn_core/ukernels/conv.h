@@ -49,8 +49,6 @@ struct cnn_conv_kernels {
     void (*forward)(const cnn_conv_block *block, const float *weights, const cnn_conv_epilogue *epilogue,
                     int64_t offset, int64_t channels);
 
-    int panels; /* of a register tile of `forward`, where there are so many: 2 with 32 registers, else 1 */
-
     /* sums[r * stride + o] = (or, with `add`, +=) sum over pixels p of rows[p][offset[r]] * cols[p][o] for r < height and
      * o < channels, 1 <= channels <= 2 vectors. cols is [pixels][1 or 2 vectors], as `channels` needs. On the way lines
      * of cache from `fetch` on, which may be any address, are brought near: `step` bytes for each pixel. */

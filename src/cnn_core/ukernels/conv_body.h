@@ -1,5 +1,6 @@
 #include "simd/inline.h"
 #include "ukernels/conv.h"
+#include "ukernels/tile.h"
 
 #define CONV_LINE 16 /* floats of a line of cache */
 #define CONV_CLOSE (256 << 10) /* bytes of weights: half a second-level cache */
@@ -18,24 +19,6 @@ VF_INLINE void conv_store(float *to, vf a, int lanes)
     else
         vf_store_tail(to, a, lanes);
 }
-
-/* Tiles of 2 or 3 rows would wait for their own sums as long as those of 4: they compute the last of their rows more than
- * once, and need no code of their own. */
-#define CONV_LEAST 4
-
-/* Row r of a tile of which `count` rows are wanted. */
-VF_INLINE int conv_tile_row(const int rows, int r, int64_t count)
-{
-    return rows == CONV_LEAST && r >= count ? (int)count - 1 : r;
-}
-
-/* With 32 registers two panels make a tile, which then broadcasts each number of x for four products: 24 sums, 4 weights and a
- * broadcast are 29. */
-#if VF_REGISTERS >= 32
-#define CONV_WIDEST 4
-#else
-#define CONV_WIDEST 2
-#endif
 
 /* Some panels of a kind: a tile computes one or two after the other, or of one or two it sums over some of the taps. */
 typedef struct conv_pass {
@@ -76,32 +59,6 @@ VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t co
         }
 }
 
-/* Other ISAs have no halves: there this is never used. */
-#ifndef VF_HALF
-#define VF_HALF 0
-typedef vf vh;
-#define vh_low(a) (a)
-#define vh_load vf_load
-#define vh_store vf_store
-#define vh_fmadd vf_fmadd
-#define vh_clamp vf_clamp
-#endif
-
-/* sum += (of one input channel) the pixels' values, x[row][at], times the weights of all vectors; those of a second panel lie
- * `panel` floats on. */
-VF_INLINE void conv_step(const int rows, const int vectors, const bool half, const float *const *x, int64_t at,
-                         const float *weights, int64_t panel, vf (*sum)[CONV_WIDEST], vh *rest)
-{
-    vf w[CONV_WIDEST];
-    for (int v = 0; v < vectors; v++) w[v] = vf_load(weights + v / 2 * panel + v % 2 * VF_WIDTH);
-    const vh narrow = vh_load(weights + (half ? vectors * VF_WIDTH : 0));
-    for (int r = 0; r < rows; r++) {
-        const vf value = vf_set1(x[r][at]);
-        for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, w[v], sum[r][v]);
-        if (half) rest[r] = vh_fmadd(vh_low(value), narrow, rest[r]);
-    }
-}
-
 /* One register tile of `rows` pixels by `vectors` vectors of output channels, and half a vector more or not, for each panel or
  * two; these and `scattered`, whether the block has offsets, are constants in every caller. The tile is of `count` pixels, from
  * src and dst on; `soon` is where the next one's results go. */
@@ -120,7 +77,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     for (int64_t offset = pass->offset; offset < end; offset += (all > 2 ? 4 : 2) * VF_WIDTH) {
         const int64_t left = end - offset - (all - 1) * VF_WIDTH;
         const int whole = half ? VF_HALF : VF_WIDTH, last_lanes = left < whole ? (int)left : whole;
-        vf sum[CNN_CONV_ROWS][CONV_WIDEST];
+        vf sum[CNN_CONV_ROWS][TILE_WIDEST];
         vh rest[CNN_CONV_ROWS];
         for (int v = 0; v < all; v++) {
             const int lanes = v + 1 < all ? VF_WIDTH : last_lanes;
@@ -133,36 +90,36 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
         }
         for (int r = 0; r < rows; r++)
             for (int o = 0; o < all * VF_WIDTH; o += CONV_LINE)
-                VF_FETCH_WRITE(soon[conv_tile_row(rows, r, count)] + offset + o);
+                VF_FETCH_WRITE(soon[tile_row(rows, r, count)] + offset + o);
         if (vectors > 1 && !scattered && pass->tap > 0)
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++)
-                    sum[r][v] = vf_load(dst[conv_tile_row(rows, r, count)] + offset + v * VF_WIDTH);
+                    sum[r][v] = vf_load(dst[tile_row(rows, r, count)] + offset + v * VF_WIDTH);
         const float *const *from = src + pass->tap * block->pixels;
         for (int64_t taps = pass->taps; taps > 0; taps--, from += block->pixels) {
             const float *x[CNN_CONV_ROWS];
-            for (int r = 0; r < rows; r++) x[r] = from[conv_tile_row(rows, r, count)] + block->channel;
+            for (int r = 0; r < rows; r++) x[r] = from[tile_row(rows, r, count)] + block->channel;
             int64_t c = 0;
             /* The loop's own instructions take ports that products wait for: two channels share them where a tile is wide. */
             if (all > 2 && !scattered)
                 for (; c + 2 <= ic; c += 2) {
                     for (int i = 0; i < 2; i++, fetch += step) {
                         VF_FETCH(fetch);
-                        conv_step(rows, vectors, half, x, c + i, weights + i * row * VF_WIDTH, panel, sum, rest);
+                        tile_step(rows, vectors, half, x, c + i, weights + i * row * VF_WIDTH, panel, sum, rest);
                     }
                     weights += 2 * row * VF_WIDTH;
                 }
             for (; c < ic; c++) {
                 if (!scattered) VF_FETCH(fetch);
                 fetch += step;
-                conv_step(rows, vectors, half, x, scattered ? block->offset[c] : c, weights, panel, sum, rest);
+                tile_step(rows, vectors, half, x, scattered ? block->offset[c] : c, weights, panel, sum, rest);
                 weights += row * VF_WIDTH;
             }
         }
         if (all > 2) weights += panel;
         /* What is rare is left to functions: each branch and each address here lies between two spells of arithmetic. */
         if (epilogue->addend != NULL || last_lanes < whole) {
-            float sums[CNN_CONV_ROWS * CONV_WIDEST * VF_WIDTH];
+            float sums[CNN_CONV_ROWS * TILE_WIDEST * VF_WIDTH];
             for (int r = 0; r < rows; r++) {
                 float *to = sums + r * all * VF_WIDTH;
                 for (int v = 0; v < all; v++) vf_store(to + v * VF_WIDTH, v < vectors ? sum[r][v] : vf_zero());
@@ -179,7 +136,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             }
         }
         for (int r = 0; r < rows; r++) {
-            float *to = dst[conv_tile_row(rows, r, count)] + offset;
+            float *to = dst[tile_row(rows, r, count)] + offset;
             for (int v = 0; v < vectors; v++) vf_store(to + v * VF_WIDTH, sum[r][v]);
             if (half) vh_store(to + vectors * VF_WIDTH, rest[r]);
         }
@@ -201,19 +158,19 @@ typedef void conv_tile_fn(const conv_pass *pass, const float *const *src, float 
 
 CONV_TILE(conv_tile_6x2, false, 6, 2, false)
 CONV_TILE(conv_tile_5x2, false, 5, 2, false)
-CONV_TILE(conv_tile_4x2, false, CONV_LEAST, 2, false)
+CONV_TILE(conv_tile_4x2, false, TILE_LEAST, 2, false)
 CONV_TILE(conv_tile_1x2, false, 1, 2, false)
 CONV_TILE(conv_tile_6x1, false, 6, 1, false)
 CONV_TILE(conv_tile_5x1, false, 5, 1, false)
-CONV_TILE(conv_tile_4x1, false, CONV_LEAST, 1, false)
+CONV_TILE(conv_tile_4x1, false, TILE_LEAST, 1, false)
 CONV_TILE(conv_tile_1x1, false, 1, 1, false)
 CONV_TILE(conv_scattered_6x2, true, 6, 2, false)
 CONV_TILE(conv_scattered_5x2, true, 5, 2, false)
-CONV_TILE(conv_scattered_4x2, true, CONV_LEAST, 2, false)
+CONV_TILE(conv_scattered_4x2, true, TILE_LEAST, 2, false)
 CONV_TILE(conv_scattered_6x1, true, 6, 1, false)
 CONV_TILE(conv_scattered_5x1, true, 5, 1, false)
-CONV_TILE(conv_scattered_4x1, true, CONV_LEAST, 1, false)
-#if CONV_WIDEST > 2
+CONV_TILE(conv_scattered_4x1, true, TILE_LEAST, 1, false)
+#if TILE_WIDEST > 2
 CONV_TILE(conv_tile_6x4, false, 6, 4, false)
 CONV_TILE(conv_tile_5x4, false, 5, 4, false)
 CONV_TILE(conv_scattered_6x4, true, 6, 4, false)
@@ -222,7 +179,7 @@ CONV_TILE(conv_scattered_5x4, true, 5, 4, false)
 #if VF_HALF > 0
 CONV_TILE(conv_half_6x1, false, 6, 1, true)
 CONV_TILE(conv_half_5x1, false, 5, 1, true)
-CONV_TILE(conv_half_4x1, false, CONV_LEAST, 1, true)
+CONV_TILE(conv_half_4x1, false, TILE_LEAST, 1, true)
 #endif
 
 /* A panel of one vector, of half a vector more, of two; two panels. */
@@ -237,7 +194,7 @@ static conv_tile_fn *const conv_tile[2][CONV_KINDS][CNN_CONV_ROWS + 1] = {
         [CONV_HALF] = {NULL, conv_half_4x1, conv_half_4x1, conv_half_4x1, conv_half_4x1, conv_half_5x1, conv_half_6x1},
 #endif
         [CONV_TWO] = {NULL, conv_tile_1x2, conv_tile_4x2, conv_tile_4x2, conv_tile_4x2, conv_tile_5x2, conv_tile_6x2},
-#if CONV_WIDEST > 2
+#if TILE_WIDEST > 2
         [CONV_FOUR] = {NULL, conv_tile_1x2, conv_tile_4x2, conv_tile_4x2, conv_tile_4x2, conv_tile_5x4, conv_tile_6x4},
 #endif
     },
@@ -246,7 +203,7 @@ static conv_tile_fn *const conv_tile[2][CONV_KINDS][CNN_CONV_ROWS + 1] = {
                       conv_scattered_5x1, conv_scattered_6x1},
         [CONV_TWO] = {NULL, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2,
                       conv_scattered_5x2, conv_scattered_6x2},
-#if CONV_WIDEST > 2
+#if TILE_WIDEST > 2
         [CONV_FOUR] = {NULL, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2, conv_scattered_4x2,
                        conv_scattered_5x4, conv_scattered_6x4},
 #endif
@@ -304,8 +261,8 @@ static void conv_forward_taps(const conv_pass *whole)
     const int64_t tap_weights = block->ic * row, bytes = block->taps * block->ic * width * (int64_t)sizeof(float);
     const bool splits = whole->channels == width && width > VF_WIDTH && block->offset == NULL &&
                         (epilogue->addend == NULL || epilogue->addend[0] != block->dst[0]);
-    const int64_t wanted = splits ? (bytes + CONV_PART - 1) / CONV_PART : 1;
-    const int64_t parts = wanted < block->taps ? wanted : block->taps;
+    const int64_t wanted = splits ? bytes / CONV_PART + 1 : 1; /* one also where no tap sees a pixel */
+    const int64_t parts = wanted < block->taps ? wanted : block->taps > 0 ? block->taps : 1;
     const cnn_conv_epilogue start = {.bias = epilogue->bias};
     for (int64_t part = 0; part < parts; part++) {
         const int64_t tap = block->taps * part / parts, end = block->taps * (part + 1) / parts;
@@ -332,7 +289,7 @@ static int64_t conv_widest(const cnn_conv_block *block, int64_t channels, int *k
         *kind = channels <= VF_WIDTH ? CONV_ONE : CONV_HALF;
         return channels;
     }
-    const bool pairs = panels > 1 && CONV_WIDEST > 2 && block->pixels > CONV_LEAST;
+    const bool pairs = panels > 1 && TILE_WIDEST > 2 && block->pixels > TILE_LEAST;
     *kind = pairs ? CONV_FOUR : CONV_TWO;
     const int64_t wide = (pairs ? panels / 2 * 2 : panels) * panel;
     return wide < channels ? wide : channels;
@@ -380,6 +337,17 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
 #define CONV_OUTER_MIDDLE 5
 #endif
 
+/* sums = (or, with `add`, +=) what a tile has made, of which the last vector is not full. */
+VF_OUTLINE void conv_outer_part(int height, int vectors, int channels, bool add, int64_t stride, const float *made, float *sums)
+{
+    for (int r = 0; r < height; r++)
+        for (int v = 0; v < vectors; v++, made += VF_WIDTH) {
+            float *to = sums + r * stride + v * VF_WIDTH;
+            const int left = channels - v * VF_WIDTH, lanes = left < VF_WIDTH ? left : VF_WIDTH;
+            conv_store(to, add ? vf_add(conv_load(to, lanes), vf_load(made)) : vf_load(made), lanes);
+        }
+}
+
 /* An outer product for each pixel: `rows` rows by `vectors` vectors of columns. Of block->height rows, the last one is
  * computed more than once if the tile has more. */
 VF_INLINE void conv_outer_tile(const int rows, const int vectors, const cnn_conv_outer_block *block, const float *cols,
@@ -387,30 +355,38 @@ VF_INLINE void conv_outer_tile(const int rows, const int vectors, const cnn_conv
 {
     vf sum[CONV_OUTER_ROWS][2];
     int64_t at[CONV_OUTER_ROWS];
-    for (int r = 0; r < rows; r++) {
+    VF_UNROLL for (int r = 0; r < rows; r++) {
         const int row = r < block->height ? r : block->height - 1;
         at[r] = block->offset[row];
-        for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
+        VF_UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
         for (int o = 0; o < vectors * VF_WIDTH; o += CONV_LINE) VF_FETCH_WRITE(sums + row * stride + o);
     }
     for (int64_t p = 0; p < block->pixels; p++) {
         vf col[2];
         VF_FETCH_SOON(fetch);
         fetch += step;
-        for (int v = 0; v < vectors; v++) col[v] = vf_load(cols + v * VF_WIDTH);
-        for (int r = 0; r < rows; r++) {
+        VF_UNROLL for (int v = 0; v < vectors; v++) col[v] = vf_load(cols + v * VF_WIDTH);
+        VF_UNROLL for (int r = 0; r < rows; r++) {
             const vf value = vf_set1(block->rows[p][at[r]]);
-            for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, col[v], sum[r][v]);
+            VF_UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = vf_fmadd(value, col[v], sum[r][v]);
         }
         cols += vectors * VF_WIDTH;
     }
-    const int last_lanes = channels - (vectors - 1) * VF_WIDTH;
-    for (int r = 0; r < rows && r < block->height; r++)
-        for (int v = 0; v < vectors; v++) {
-            float *to = sums + r * stride + v * VF_WIDTH;
-            const int lanes = v + 1 < vectors ? VF_WIDTH : last_lanes;
-            conv_store(to, add ? vf_add(conv_load(to, lanes), sum[r][v]) : sum[r][v], lanes);
-        }
+    if (channels < vectors * VF_WIDTH) {
+        float made[CONV_OUTER_ROWS * 2 * VF_WIDTH];
+        VF_UNROLL for (int r = 0; r < rows; r++)
+            VF_UNROLL for (int v = 0; v < vectors; v++) vf_store(made + (r * vectors + v) * VF_WIDTH, sum[r][v]);
+        conv_outer_part(block->height, vectors, channels, add, stride, made, sums);
+        return;
+    }
+    /* A row that is computed more than once is read before it is written. */
+    if (add)
+        VF_UNROLL for (int r = 0; r < rows; r++)
+            VF_UNROLL for (int v = 0; v < vectors; v++)
+                sum[r][v] = vf_add(vf_load(sums + (r < block->height ? r : block->height - 1) * stride + v * VF_WIDTH), sum[r][v]);
+    VF_UNROLL for (int r = 0; r < rows; r++)
+        VF_UNROLL for (int v = 0; v < vectors; v++)
+            vf_store(sums + (r < block->height ? r : block->height - 1) * stride + v * VF_WIDTH, sum[r][v]);
 }
 
 VF_INLINE void conv_outer_height(const int vectors, const cnn_conv_outer_block *block, const float *cols, int channels,
@@ -418,10 +394,10 @@ VF_INLINE void conv_outer_height(const int vectors, const cnn_conv_outer_block *
 {
     if (block->height > CONV_OUTER_MIDDLE)
         conv_outer_tile(CONV_OUTER_ROWS, vectors, block, cols, channels, add, stride, fetch, step, sums);
-    else if (block->height > CONV_LEAST)
+    else if (block->height > TILE_LEAST)
         conv_outer_tile(CONV_OUTER_MIDDLE, vectors, block, cols, channels, add, stride, fetch, step, sums);
     else
-        conv_outer_tile(CONV_LEAST, vectors, block, cols, channels, add, stride, fetch, step, sums);
+        conv_outer_tile(TILE_LEAST, vectors, block, cols, channels, add, stride, fetch, step, sums);
 }
 
 static void conv_outer(const cnn_conv_outer_block *block, const float *cols, int channels, bool add, int64_t stride,
@@ -504,7 +480,6 @@ static void conv_pack(const float *from, int64_t rows, int64_t row_stride, int64
 
 #define CNN_KERNELS_CONV                                                                                               \
     {.forward = conv_forward,                                                                                          \
-     .panels = CONV_WIDEST / 2,                                                                                        \
      .outer = conv_outer,                                                                                              \
      .outer_rows = CONV_OUTER_ROWS,                                                                                    \
      .outer_narrow_rows = VF_REGISTERS >= 32 ? CONV_OUTER_MIDDLE : CONV_OUTER_ROWS,                                    \

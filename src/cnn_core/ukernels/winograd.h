@@ -102,18 +102,28 @@ struct cnn_winograd_transforms {
     void (*diff_weights)(const float *from, int64_t plane, int64_t channels, float *g);
 };
 
+/* to[r * to_row + o] = (or, with `add`, +=) sum over k < terms of a[r][k] * b[k][o], for r < rows and o < `vectors` vectors: 1 or
+ * 2, or 4, of which those behind two come from b_panel floats on. Forward multiplies tiles by weights and sums over channels; b is
+ * dense. The gradient of the weights multiplies channels by channels and sums over tiles: a is turned, and rows of a and b are
+ * two vectors long. */
+typedef struct cnn_winograd_product {
+    int64_t rows, terms;
+    bool turned;    /* a is a[k][r] */
+    const float *a;
+    int64_t a_row; /* floats from row to row, unless it is turned */
+    const float *b;
+    int64_t b_panel;
+    int vectors;
+    bool add;
+    float *to;
+    int64_t to_row;
+    const float *next; /* the b of the product after it, laid out alike, to be brought near; or NULL: it is near */
+} cnn_winograd_product;
+
 struct cnn_winograd_kernels {
     struct cnn_winograd_transforms form[CNN_WINOGRAD_FORMS];
 
-    /* m[t * m_stride + o] = (or, with `add`, +=) sum over c < ic of v[t * v_stride + c] * u[c][o] for o < `vectors`
-     * vectors, 1 or 2; u is dense. Fetches as much behind `next`, which it does not read, for the product after it, unless that is NULL. */
-    void (*product)(int64_t tiles, int64_t ic, const float *v, int64_t v_stride, const float *u, int vectors, bool add,
-                    float *m, int64_t m_stride, const float *next);
-
-    /* sums[r * stride + o] = (or, with `add`, +=) sum over tiles t of v[t][r] * d[t][o] for r < height, o < `vectors`
-     * vectors; v and d have rows of two vectors. */
-    void (*outer)(int64_t tiles, int height, const float *v, const float *d, int vectors, bool add, int64_t stride,
-                  float *sums);
+    void (*multiply)(const cnn_winograd_product *product);
 };
 
 #endif

@@ -373,5 +373,5 @@ static void winograd_strided_diff_weights(const float *from, int64_t plane, int6
                                            .diff_weights = winograd_strided_diff_weights},                        \
                  [CNN_WINOGRAD_SPREAD] = {.src = winograd_spread_src, .dst = winograd_spread_dst,                 \
                                           .weights = winograd_strided_weights}},                                  \
-        .product = winograd_product, .outer = winograd_outer                                                      \
+        .multiply = winograd_multiply                                                                             \
     }

@@ -1,127 +1,121 @@
 /* The products of Winograd convolution (ukernels/winograd.h). */
 #include "simd/inline.h"
+#include "ukernels/tile.h"
 #include "ukernels/winograd.h"
 
-#define WINOGRAD_ROWS 6 /* 6 x 2 accumulators, 2 weights, 1 broadcast: 15 of 16 registers */
+#define WINOGRAD_ROWS 6 /* 6 x 2 accumulators, 2 of b, 1 broadcast: 15 of 16 registers; of 32, 6 x 4 */
 
-#define WINOGRAD_LINE 16 /* floats in a line of cache */
-
-/* What the next product reads, fetched evenly while this one computes, a line after each `step` in channels: in a burst, memory
- * would be waited for between two spells of arithmetic. NULL: it is near already, and not worth breaking the loop. */
+/* What the next product reads is fetched evenly while this one computes: in a burst, memory would be waited for between two
+ * spells of arithmetic. */
 typedef struct winograd_ahead {
-    const float *next;
-    int64_t step;
+    const char *next;
+    int64_t step; /* bytes, after each term of the sums */
 } winograd_ahead;
 
-/* One register tile: `rows` and `vectors` are constants in every caller. */
-VF_INLINE void winograd_product_tile(const int rows, const int vectors, int64_t ic, const float *v, int64_t v_stride,
-                                     const float *u, bool add, float *m, int64_t m_stride, winograd_ahead *ahead)
+/* One register tile of rows from `a` and `to` on, of which `count` are wanted. `rows`, `vectors` and `turned`, whether a is, are
+ * constants in every caller. */
+VF_INLINE void winograd_tile(const bool turned, const int rows, const int vectors, const cnn_winograd_product *p,
+                             const float *a, const float *b, int64_t count, winograd_ahead *ahead, float *to)
 {
-    vf sum[WINOGRAD_ROWS][2];
+    const int64_t a_row = turned ? 1 : p->a_row, a_step = turned ? 2 * VF_WIDTH : 1, panel = p->b_panel;
+    const int64_t b_step = turned || vectors > 1 ? 2 * VF_WIDTH : VF_WIDTH, step = ahead->step;
+    const char *next = ahead->next;
+    vf sum[WINOGRAD_ROWS][TILE_WIDEST];
     const float *x[WINOGRAD_ROWS];
-    for (int r = 0; r < rows; r++) {
-        x[r] = v + r * v_stride;
-        for (int i = 0; i < vectors; i++) sum[r][i] = add ? vf_load(m + r * m_stride + i * VF_WIDTH) : vf_zero();
-    }
-    for (int64_t begin = 0, end; begin < ic; begin = end) {
-        end = ic;
-        if (ahead->next != NULL) {
-            end = begin + ahead->step < ic ? begin + ahead->step : ic;
-            VF_FETCH_SOON(ahead->next);
-            ahead->next += WINOGRAD_LINE;
-        }
-        for (int64_t c = begin; c < end; c++) {
-            vf w[2];
-            for (int i = 0; i < vectors; i++) w[i] = vf_load(u + i * VF_WIDTH);
-            for (int r = 0; r < rows; r++) {
-                const vf value = vf_set1(x[r][c]);
-                for (int i = 0; i < vectors; i++) sum[r][i] = vf_fmadd(value, w[i], sum[r][i]);
+    VF_UNROLL for (int v = 0; v < vectors; v++)
+        VF_UNROLL for (int r = 0; r < rows; r++) sum[r][v] = vf_zero();
+    VF_UNROLL for (int r = 0; r < rows; r++) x[r] = a + tile_row(rows, r, count) * a_row;
+    int64_t k = 0;
+    if (vectors > 2) /* as in conv_forward_tile */
+        for (; k + 2 <= p->terms; k += 2, b += 2 * b_step)
+            for (int i = 0; i < 2; i++, next += step) {
+                VF_FETCH_SOON(next);
+                tile_step(rows, vectors, false, x, (k + i) * a_step, b + i * b_step, panel, sum, NULL);
             }
-            u += vectors * VF_WIDTH;
+    for (; k < p->terms; k++, next += step, b += b_step) {
+        VF_FETCH_SOON(next);
+        tile_step(rows, vectors, false, x, k * a_step, b, panel, sum, NULL);
+    }
+    ahead->next = next;
+    /* A row that is computed more than once is read before it is written. */
+    if (p->add)
+        VF_UNROLL for (int r = 0; r < rows; r++)
+            VF_UNROLL for (int v = 0; v < vectors; v++)
+                sum[r][v] = vf_add(vf_load(to + tile_row(rows, r, count) * p->to_row + v * VF_WIDTH), sum[r][v]);
+    VF_UNROLL for (int r = 0; r < rows; r++)
+        VF_UNROLL for (int v = 0; v < vectors; v++)
+            vf_store(to + tile_row(rows, r, count) * p->to_row + v * VF_WIDTH, sum[r][v]);
+}
+
+typedef void winograd_tile_fn(const cnn_winograd_product *p, const float *a, const float *b, int64_t count,
+                              winograd_ahead *ahead, float *to);
+
+#define WINOGRAD_TILE(name, turned, rows, vectors)                                                                   \
+    static VF_APART void name(const cnn_winograd_product *p, const float *a, const float *b, int64_t count,          \
+                              winograd_ahead *ahead, float *to)                                                      \
+    {                                                                                                                \
+        winograd_tile(turned, rows, vectors, p, a, b, count, ahead, to);                                             \
+    }
+
+WINOGRAD_TILE(winograd_tile_6x2, false, 6, 2)
+WINOGRAD_TILE(winograd_tile_5x2, false, 5, 2)
+WINOGRAD_TILE(winograd_tile_4x2, false, TILE_LEAST, 2)
+WINOGRAD_TILE(winograd_tile_6x1, false, 6, 1)
+WINOGRAD_TILE(winograd_tile_5x1, false, 5, 1)
+WINOGRAD_TILE(winograd_tile_4x1, false, TILE_LEAST, 1)
+WINOGRAD_TILE(winograd_turned_6x2, true, 6, 2)
+WINOGRAD_TILE(winograd_turned_5x2, true, 5, 2)
+WINOGRAD_TILE(winograd_turned_4x2, true, TILE_LEAST, 2)
+WINOGRAD_TILE(winograd_turned_6x1, true, 6, 1)
+WINOGRAD_TILE(winograd_turned_5x1, true, 5, 1)
+WINOGRAD_TILE(winograd_turned_4x1, true, TILE_LEAST, 1)
+#if TILE_WIDEST > 2
+WINOGRAD_TILE(winograd_tile_6x4, false, 6, 4)
+WINOGRAD_TILE(winograd_tile_5x4, false, 5, 4)
+WINOGRAD_TILE(winograd_turned_6x4, true, 6, 4)
+WINOGRAD_TILE(winograd_turned_5x4, true, 5, 4)
+#endif
+
+/* By whether a is turned, vectors (1, 2, 4), and rows: up to 4, 5, 6. */
+static winograd_tile_fn *const winograd_tile_of[2][3][3] = {
+    {
+        {winograd_tile_4x1, winograd_tile_5x1, winograd_tile_6x1},
+        {winograd_tile_4x2, winograd_tile_5x2, winograd_tile_6x2},
+#if TILE_WIDEST > 2
+        {NULL, winograd_tile_5x4, winograd_tile_6x4},
+#endif
+    },
+    {
+        {winograd_turned_4x1, winograd_turned_5x1, winograd_turned_6x1},
+        {winograd_turned_4x2, winograd_turned_5x2, winograd_turned_6x2},
+#if TILE_WIDEST > 2
+        {NULL, winograd_turned_5x4, winograd_turned_6x4},
+#endif
+    },
+};
+
+/* Rows in register tiles of nearly equal height: one of few rows would wait for its own sums. */
+static void winograd_multiply(const cnn_winograd_product *p)
+{
+    const int64_t tiles = (p->rows + WINOGRAD_ROWS - 1) / WINOGRAD_ROWS;
+    const int64_t vectors = p->vectors > 2 ? 2 : p->vectors; /* of a panel */
+    const int64_t second = p->vectors > 2 && tiles > 1 ? tiles / 2 : tiles; /* the first tile that fetches of a second one */
+    winograd_ahead ahead = {(const char *)p->b, 0};
+    for (int64_t tile = 0, row = 0, count; tile < tiles; tile++, row += count) {
+        count = p->rows / tiles + (tile < p->rows % tiles);
+        if (p->next != NULL && (tile == 0 || tile == second)) {
+            ahead.next = (const char *)(p->next + (tile < second ? 0 : p->b_panel));
+            ahead.step = vectors * VF_WIDTH * (int64_t)sizeof(float) / (tile < second ? second : tiles - second) + 1;
+        }
+        const float *a = p->a + row * (p->turned ? 1 : p->a_row);
+        float *to = p->to + row * p->to_row;
+        winograd_tile_fn *const *const of = winograd_tile_of[p->turned][p->vectors / 2];
+        const int64_t height = count > TILE_LEAST ? count - TILE_LEAST : 0;
+        if (of[height] != NULL) {
+            of[height](p, a, p->b, count, &ahead, to);
+        } else { /* of few rows one panel after the other */
+            winograd_tile_of[p->turned][1][height](p, a, p->b, count, &ahead, to);
+            winograd_tile_of[p->turned][1][height](p, a, p->b + p->b_panel, count, &ahead, to + 2 * VF_WIDTH);
         }
     }
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < vectors; i++) vf_store(m + r * m_stride + i * VF_WIDTH, sum[r][i]);
-}
-
-/* Tiles in register tiles of nearly equal height: one of few rows would wait for its own sums. */
-VF_INLINE void winograd_product_tiles(const int vectors, int64_t tiles, int64_t ic, const float *v, int64_t v_stride,
-                                      const float *u, bool add, float *m, int64_t m_stride, const float *next)
-{
-    const int64_t parts = (tiles + WINOGRAD_ROWS - 1) / WINOGRAD_ROWS;
-    const int64_t step = parts * WINOGRAD_LINE / (2 * VF_WIDTH);
-    winograd_ahead ahead = {next, step < 1 ? 1 : step};
-    for (int64_t part = 0; part < parts; part++) {
-        const int64_t rows = tiles / parts + (part < tiles % parts);
-        switch (rows) {
-        case 6: winograd_product_tile(6, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 5: winograd_product_tile(5, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 4: winograd_product_tile(4, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 3: winograd_product_tile(3, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        case 2: winograd_product_tile(2, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        default: winograd_product_tile(1, vectors, ic, v, v_stride, u, add, m, m_stride, &ahead); break;
-        }
-        v += rows * v_stride;
-        m += rows * m_stride;
-    }
-}
-
-static void winograd_product(int64_t tiles, int64_t ic, const float *v, int64_t v_stride, const float *u, int vectors,
-                             bool add, float *m, int64_t m_stride, const float *next)
-{
-    if (vectors == 2)
-        winograd_product_tiles(2, tiles, ic, v, v_stride, u, add, m, m_stride, next);
-    else
-        winograd_product_tiles(1, tiles, ic, v, v_stride, u, add, m, m_stride, next);
-}
-
-VF_INLINE void winograd_outer_tile(const int height, const int vectors, int64_t tiles, const float *v, const float *d,
-                                   bool add, int64_t stride, float *sums)
-{
-    vf sum[WINOGRAD_ROWS][2];
-    for (int r = 0; r < height; r++)
-        for (int i = 0; i < vectors; i++) sum[r][i] = vf_zero();
-    for (int64_t t = 0; t < tiles; t++) {
-        vf col[2];
-        for (int i = 0; i < vectors; i++) col[i] = vf_load(d + i * VF_WIDTH);
-        for (int r = 0; r < height; r++) {
-            const vf value = vf_set1(v[r]);
-            for (int i = 0; i < vectors; i++) sum[r][i] = vf_fmadd(value, col[i], sum[r][i]);
-        }
-        v += 2 * VF_WIDTH;
-        d += 2 * VF_WIDTH;
-    }
-    for (int r = 0; r < height; r++)
-        for (int i = 0; i < vectors; i++) {
-            float *to = sums + r * stride + i * VF_WIDTH;
-            vf_store(to, add ? vf_add(vf_load(to), sum[r][i]) : sum[r][i]);
-        }
-}
-
-VF_INLINE void winograd_outer_tiles(const int vectors, int64_t tiles, int height, const float *v, const float *d,
-                                    bool add, int64_t stride, float *sums)
-{
-    const int parts = (height + WINOGRAD_ROWS - 1) / WINOGRAD_ROWS;
-    for (int part = 0; part < parts; part++) {
-        const int rows = height / parts + (part < height % parts);
-        switch (rows) {
-        case 6: winograd_outer_tile(6, vectors, tiles, v, d, add, stride, sums); break;
-        case 5: winograd_outer_tile(5, vectors, tiles, v, d, add, stride, sums); break;
-        case 4: winograd_outer_tile(4, vectors, tiles, v, d, add, stride, sums); break;
-        case 3: winograd_outer_tile(3, vectors, tiles, v, d, add, stride, sums); break;
-        case 2: winograd_outer_tile(2, vectors, tiles, v, d, add, stride, sums); break;
-        default: winograd_outer_tile(1, vectors, tiles, v, d, add, stride, sums); break;
-        }
-        v += rows;
-        sums += rows * stride;
-    }
-}
-
-static void winograd_outer(int64_t tiles, int height, const float *v, const float *d, int vectors, bool add,
-                           int64_t stride, float *sums)
-{
-    if (vectors == 2)
-        winograd_outer_tiles(2, tiles, height, v, d, add, stride, sums);
-    else
-        winograd_outer_tiles(1, tiles, height, v, d, add, stride, sums);
 }
