@@ -5,6 +5,7 @@
 #define CONV_LINE 16 /* floats of a line of cache */
 #define CONV_CLOSE (256 << 10) /* bytes of weights: half a second-level cache */
 #define CONV_PART (512 << 10) /* and a quarter of one of two megabytes */
+#define CONV_NEAR 512 /* bytes ahead in weights that come from memory */
 #define CONV_WAY 4096 /* bytes of a way of a first-level cache: lines that lie so far apart crowd one set */
 
 VF_INLINE vf conv_load(const float *from, int lanes)
@@ -213,13 +214,17 @@ static conv_tile_fn *const conv_tile[2][CONV_KINDS][CNN_CONV_ROWS + 1] = {
 /* What tile number `tile` of `tiles` brings near: where the first of a panel's begins, so much that the last one ends with it. */
 static void conv_ahead_weights(const conv_pass *pass, int64_t tile, int64_t tiles, conv_ahead *ahead)
 {
+    const int64_t vectors = pass->kind == CONV_ONE ? 1 : 2, row = vectors * VF_WIDTH * (int64_t)sizeof(float);
+    if (tiles == 1) { /* reads them once: what is brought near early is gone again */
+        *ahead = (conv_ahead){(const char *)pass->weights + CONV_NEAR, row};
+        return;
+    }
     const bool pair = pass->kind == CONV_FOUR;
     const int64_t second = pair ? tiles / 2 : tiles; /* the first tile that fetches of a second panel */
     if (tile != 0 && tile != second) return;
-    const int64_t vectors = pass->kind == CONV_ONE ? 1 : 2;
     const int64_t panel = pass->block->taps * pass->block->ic * vectors * VF_WIDTH;
     ahead->next = (const char *)(pass->soon + (tile < second ? 0 : panel));
-    ahead->step = vectors * VF_WIDTH * (int64_t)sizeof(float) / (tile < second ? second : tiles - second) + 1;
+    ahead->step = row / (tile < second ? second : tiles - second) + 1;
 }
 
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. Each goes
