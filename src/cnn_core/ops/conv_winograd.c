@@ -11,6 +11,7 @@
 /* Along an axis, the products of all its tiles: each result that a tile has less saves one, of stride 2 two. */
 static double axis_products(const cnn_winograd_tiles *t, const cnn_winograd_axis *axis)
 {
+    if (t->form == CNN_WINOGRAD_SMALL) return 4.0 * (double)axis->tiles;
     const int64_t most = t->form == CNN_WINOGRAD_UNIT ? 6 : 9, less = t->form == CNN_WINOGRAD_UNIT ? 1 : 2;
     return (double)(axis->tiles * most - (axis->tiles - axis->big) * less);
 }
@@ -24,15 +25,16 @@ static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
         conv->dilation[0] != 1 || conv->dilation[1] != 1 || conv->direct)
         return false;
     const cnn_winograd_tiles t = cnn_winograd_tiles_of(conv, pass);
-    const int64_t least = t.form == CNN_WINOGRAD_UNIT ? LEAST_TILES : LEAST_STRIDED_TILES;
+    const int64_t least = stride == 1 ? LEAST_TILES : LEAST_STRIDED_TILES;
     if (t.ic < 12 || t.oc < 12 || (pass == CNN_CONV_FORWARD && t.count < least)) return false;
     const double pairs = (double)t.ic * (double)t.oc, images = (double)conv->n;
     const double products = images * axis_products(&t, &t.rows) * axis_products(&t, &t.cols) * pairs;
-    if (t.form != CNN_WINOGRAD_UNIT && products < LEAST_STRIDED_WORK) return false;
+    if (stride == 2 && products < LEAST_STRIDED_WORK) return false;
     const double pixels = images * (double)t.rows.dst * (double)t.cols.dst;
     const double direct = pixels * 9.0 / (t.rows.dst_step * t.cols.dst_step) * pairs;
     const double transforms = 10.0 * (double)(t.count * t.layout->planes) * (double)(t.ic + t.oc);
-    return products + transforms + 200.0 * pairs < 0.9 * direct;
+    const double weights = 5.5 * t.layout->points * t.layout->points * pairs;
+    return products + transforms + weights < 0.9 * direct;
 }
 
 static size_t winograd_workspace(const cnn_conv *conv, cnn_conv_pass pass, const cnn_kernels *kernels, int32_t threads)

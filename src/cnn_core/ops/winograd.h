@@ -11,7 +11,7 @@ static inline double cnn_winograd_work(const cnn_conv_call *call)
     return cnn_conv_work(call->conv, call->kernels) / (call->conv->stride[0] == 1 ? 3.0 : 1.5);
 }
 
-/* Transformed weights, [CNN_WINOGRAD_FILTER][panels][in channels][panel row] for some panels and some in channels. (winograd_weights.c) */
+/* Transformed weights, [planes][panels][in channels][panel row] for some panels and some in channels. (winograd_weights.c) */
 typedef struct cnn_winograd_weights {
     float *data;
     int64_t plane;       /* floats from plane to plane */
@@ -23,6 +23,7 @@ typedef struct cnn_winograd_weights {
  * taps lie a stride apart, a negative one if they are read from the other end. */
 typedef struct cnn_winograd_filters {
     cnn_winograd_form form;
+    int points; /* of the transformed weights along an axis */
     const float *data;
     int64_t out_stride, in_stride, tap_stride, in_channels;
 } cnn_winograd_filters;

@@ -38,7 +38,7 @@ cnn_winograd_fetcher cnn_winograd_fetch_dst(const cnn_winograd_run *run, const f
 void cnn_winograd_fetch(cnn_winograd_fetcher *f, int64_t part, int64_t parts)
 {
     if (f->run == NULL) return;
-    const int64_t rows = CNN_WINOGRAD_MOST * f->step_rows, end = f->run->count * rows * (part + 1) / parts;
+    const int64_t rows = f->run->tiles->rows.most * f->step_rows, end = f->run->count * rows * (part + 1) / parts;
     if (f->done == 0) f->walk = cnn_winograd_walk_from(f->run, 0);
     for (; f->done < end; f->done++, f->row++) {
         if (f->row == rows) {

@@ -50,6 +50,9 @@ typedef struct pass_plan {
 #define IC_BLOCK 256
 #define LATE_IC_BLOCK 64
 
+/* Planes of transformed weights. */
+static int64_t filters_of(const cnn_winograd_tiles *tiles) { return tiles->layout->points * tiles->layout->points; }
+
 static int64_t panels_in(int64_t channels, const cnn_conv_panels *panels)
 {
     return cnn_min_i64(panels->count, cnn_max_i64(channels / panels->width, panels->tile));
@@ -69,7 +72,7 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     const cnn_winograd_tiles *t = &plan.tiles;
     plan.panels = cnn_conv_panels_of(t->oc, kernels);
     plan.v_row = cnn_round_up(t->ic, plan.panels.lanes);
-    const bool unit = t->form == CNN_WINOGRAD_UNIT;
+    const bool unit = t->form == CNN_WINOGRAD_UNIT || t->form == CNN_WINOGRAD_SMALL;
     plan.group = panels_in(unit ? GROUP_CHANNELS : STRIDED_GROUP, &plan.panels);
     const int64_t tile_bytes = t->layout->planes * (int64_t)sizeof(float);
     const int64_t fitting = BLOCK_BYTES / tile_bytes / (plan.v_row + plan.group * plan.panels.width);
@@ -99,7 +102,7 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     if (!conv->packed && !plan.late_weights) plan.weights_bytes = cnn_winograd_weights_bytes(t, &plan.panels);
     *(plan.shared ? &plan.shared_bytes : &plan.v_bytes) = cnn_winograd_bytes(t->layout->planes, plan.chunk_tiles * plan.v_row);
     plan.m_bytes = cnn_winograd_bytes(t->layout->planes, plan.block_tiles * plan.m_row);
-    if (plan.late_weights) plan.u_bytes = cnn_winograd_bytes(CNN_WINOGRAD_FILTER, plan.ic_block * plan.m_row);
+    if (plan.late_weights) plan.u_bytes = cnn_winograd_bytes(filters_of(t), plan.ic_block * plan.m_row);
     return plan;
 }
 
@@ -193,7 +196,7 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
                                     .add = at->first > 0,
                                     .to_row = plan->m_row};
     int64_t part = 0;
-    for (int64_t filter = 0; filter < CNN_WINOGRAD_FILTER; filter++) {
+    for (int64_t filter = 0; filter < filters_of(&plan->tiles); filter++) {
         const int64_t first = layout->first[filter], last = layout->first[filter + 1] - 1;
         for (int64_t panel = at->begin, wide; panel < at->end; panel += wide) {
             wide = cnn_conv_panels_of_tile(panels, panel, at->end);
@@ -204,7 +207,7 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
                 next = NULL;
             else if (panel + wide < at->end)
                 next = cnn_winograd_weights_at(u, panels, filter, panel + wide, at->first);
-            else if (filter + 1 < CNN_WINOGRAD_FILTER)
+            else if (filter + 1 < filters_of(&plan->tiles))
                 next = cnn_winograd_weights_at(u, panels, filter + 1, at->begin, at->first);
             for (int64_t plane = first; plane <= last; plane++, part += wide) {
                 const int place = layout->place[plane];

@@ -2,7 +2,10 @@
 
 #include "base/memory.h"
 
-#define MOST CNN_WINOGRAD_MOST
+/* Tiles of 2x2 results: docs/winograd.md. */
+#define MOST_LARGE 16           /* where those of 4x4 are so few, */
+#define LEAST_SMALL 32          /* those of 2x2 so many, */
+#define MANY_PAIRS (128 * 128) /* of channels, and 36 planes of their weights do not stay near */
 
 static const uint8_t unit_first[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18,
                                      19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36};
@@ -24,8 +27,11 @@ static const uint8_t strided_place[] = {
     0, 0, 0, 1, /* odd sources of both, row by row */
     0, 0, 0, 1, 0, 0, 0, 1, 2, 2, 2, 3,
 };
-static const cnn_winograd_layout unit = {CNN_WINOGRAD_FILTER, unit_first, unit_place};
-static const cnn_winograd_layout strided = {CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW, strided_first, strided_place};
+static const uint8_t small_place[16] = {0};
+static const cnn_winograd_layout unit = {CNN_WINOGRAD_FILTER, CNN_WINOGRAD_POINTS, unit_first, unit_place};
+static const cnn_winograd_layout small = {16, 4, unit_first, small_place}; /* a plane for each point, too */
+static const cnn_winograd_layout strided = {CNN_WINOGRAD_WINDOW * CNN_WINOGRAD_WINDOW, CNN_WINOGRAD_POINTS,
+                                            strided_first, strided_place};
 
 /* Of so many pixels of each side. A pass of stride 2 has its source two pixels apart, its transpose its results, in pairs of
  * an odd one, which one tap sees, and the even one behind it. With even padding the first pair begins outside the image. */
@@ -45,9 +51,21 @@ static cnn_winograd_axis axis_of(cnn_winograd_form form, bool back, int64_t src,
     } else if (back) {
         axis.src_before = 2 - padding;
     }
-    axis.tiles = cnn_ceil_div(results, MOST);
-    axis.big = cnn_max_i64(0, results - (MOST - 1) * axis.tiles);
+    axis.most = form == CNN_WINOGRAD_SMALL ? 2 : CNN_WINOGRAD_MOST;
+    axis.tiles = cnn_ceil_div(results, axis.most);
+    axis.big = form == CNN_WINOGRAD_SMALL ? axis.tiles : cnn_max_i64(0, results - (axis.most - 1) * axis.tiles);
     return axis;
+}
+
+static int64_t tiles_with(const cnn_conv *conv, int64_t results)
+{
+    return conv->n * cnn_ceil_div(conv->oh, results) * cnn_ceil_div(conv->ow, results);
+}
+
+static bool small_suits(const cnn_conv *conv)
+{
+    return tiles_with(conv, CNN_WINOGRAD_MOST) <= MOST_LARGE && tiles_with(conv, 2) >= LEAST_SMALL &&
+           conv->ic * conv->oc >= MANY_PAIRS;
 }
 
 cnn_winograd_tiles cnn_winograd_tiles_of(const cnn_conv *conv, cnn_conv_pass pass)
@@ -57,6 +75,9 @@ cnn_winograd_tiles cnn_winograd_tiles_of(const cnn_conv *conv, cnn_conv_pass pas
     if (conv->stride[0] == 2) {
         t.form = back ? CNN_WINOGRAD_SPREAD : CNN_WINOGRAD_STRIDED;
         t.layout = &strided;
+    } else if (pass == CNN_CONV_FORWARD && small_suits(conv)) {
+        t.form = CNN_WINOGRAD_SMALL;
+        t.layout = &small;
     }
     t.rows = axis_of(t.form, back, back ? conv->oh : conv->ih, back ? conv->ih : conv->oh, conv->padding[0]);
     t.cols = axis_of(t.form, back, back ? conv->ow : conv->iw, back ? conv->iw : conv->ow, conv->padding[1]);
@@ -69,14 +90,14 @@ cnn_winograd_tiles cnn_winograd_tiles_of(const cnn_conv *conv, cnn_conv_pass pas
 /* Where tile i of an axis begins. */
 static int64_t begin(const cnn_winograd_axis *axis, int64_t i)
 {
-    return i * (MOST - 1) + cnn_min_i64(i, axis->big);
+    return i * (axis->most - 1) + cnn_min_i64(i, axis->big);
 }
 
 /* The tile in a row and column of tiles. */
 static void find(const cnn_winograd_tiles *tiles, int64_t row, int64_t col, cnn_winograd_tile *tile)
 {
-    tile->rows = MOST - (row >= tiles->rows.big);
-    tile->columns = MOST - (col >= tiles->cols.big);
+    tile->rows = tiles->rows.most - (row >= tiles->rows.big);
+    tile->columns = tiles->cols.most - (col >= tiles->cols.big);
     tile->y = begin(&tiles->rows, row);
     tile->x = begin(&tiles->cols, col);
 }
@@ -150,7 +171,7 @@ cnn_winograd_walk cnn_winograd_walk_from(const cnn_winograd_run *run, int64_t in
 void cnn_winograd_walk_on(cnn_winograd_walk *walk)
 {
     const cnn_winograd_tiles *tiles = walk->tiles;
-    const bool big_row = walk->tile.rows == MOST, big_col = walk->tile.columns == MOST;
+    const bool big_row = walk->tile.rows == tiles->rows.most, big_col = walk->tile.columns == tiles->cols.most;
     walk->at[0]++;
     walk->at[1] += big_col;
     walk->at[2] += big_row;

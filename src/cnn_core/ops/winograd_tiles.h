@@ -1,6 +1,6 @@
 /* The tiles that a Winograd convolution cuts an image into.
  *
- * Tiles of 4x4 results. Along an axis that 4 does not divide, some tiles have 3 results and take one product less, or, of
+ * Tiles of 4x4 results, or, where these would be few, of 2x2. Along an axis that 4 does not divide, some tiles have 3 results and take one product less, or, of
  * stride 2, two: 7 = 4 + 3, 14 = 4 + 4 + 3 + 3. The last may reach beyond the image. In the transpose of stride 2 what is
  * cut are pairs of pixels. */
 #ifndef CNN_OPS_WINOGRAD_TILES_H
@@ -10,7 +10,8 @@
 #include "ukernels/winograd.h"
 
 typedef struct cnn_winograd_axis {
-    int64_t tiles, big;     /* the first `big` tiles have 4 results, the others 3 */
+    int most;               /* results of a tile: 4, or 2 */
+    int64_t tiles, big;     /* the first `big` tiles have as many, the others 3 */
     int64_t src, dst;       /* pixels */
     int src_step, dst_step; /* pixels from result to result: 1 or 2 */
     int64_t src_before, dst_before; /* a tile's window, and its pixels of dst, begin so much before its results' place */
@@ -20,6 +21,7 @@ typedef struct cnn_winograd_axis {
 /* How a tile's planes lie. */
 typedef struct cnn_winograd_layout {
     int planes;
+    int points; /* of transformed weights along an axis */
     const uint8_t *first; /* by plane of the transformed weights: the first plane that it multiplies; up to the next one's */
     const uint8_t *place; /* by plane: at which of a tile's places (cnn_winograd_planes) it lies */
 } cnn_winograd_layout;

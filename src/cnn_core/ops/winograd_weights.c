@@ -7,8 +7,10 @@ cnn_winograd_filters cnn_winograd_filters_of(const cnn_conv_call *call)
 {
     const int64_t *stride = call->conv->weights_stride;
     const bool back = call->pass == CNN_CONV_BACKWARD_DATA;
+    const cnn_winograd_tiles tiles = cnn_winograd_tiles_of(call->conv, call->pass);
     return (cnn_winograd_filters){
-        .form = cnn_winograd_tiles_of(call->conv, call->pass).form,
+        .form = tiles.form,
+        .points = tiles.layout->points,
         .data = call->weights,
         .out_stride = stride[back ? 1 : 0],
         .in_stride = stride[back ? 0 : 1],
@@ -27,7 +29,7 @@ cnn_winograd_weights cnn_winograd_all_weights(const cnn_winograd_tiles *tiles, c
 
 size_t cnn_winograd_weights_bytes(const cnn_winograd_tiles *tiles, const cnn_conv_panels *panels)
 {
-    return cnn_winograd_bytes(CNN_WINOGRAD_FILTER, tiles->ic * panels->padded);
+    return cnn_winograd_bytes(tiles->layout->points * tiles->layout->points, tiles->ic * panels->padded);
 }
 
 #define MOST_ROW 32 /* floats in a row of a panel, on any ISA */
@@ -71,9 +73,9 @@ void cnn_winograd_make_panel(const cnn_kernels *kernels, const cnn_conv_panels *
         const int64_t next = cnn_min_i64(SOME, filters->in_channels - (c + some));
         if (next > 0) fetch(filters, from + (c + some) * filters->in_stride, next, channels);
         gather(kernels, filters, from + c * filters->in_stride, some, channels, row, g);
-        for (int r = 0; r < CNN_WINOGRAD_POINTS; r++)
+        for (int r = 0; r < filters->points; r++)
             kernels->winograd.form[filters->form].weights(
-                r, some, g, (int)row, cnn_winograd_weights_at(to, panels, r * CNN_WINOGRAD_POINTS, panel, c), to->plane);
+                r, some, g, (int)row, cnn_winograd_weights_at(to, panels, r * filters->points, panel, c), to->plane);
     }
 }
 

@@ -11,7 +11,8 @@
  *
  * F(m, 3) uses the first m + 2 points of that list, m = 3 or 4, and all its factors that depend on which points are
  * there sit in B^T. So G g is the same for both, and tiles of 4 and of 3 results share transformed weights: 7 results
- * are a tile of 4 and one of 3, by 11 products in place of 12.
+ * are a tile of 4 and one of 3, by 11 products in place of 12. F(2, 3) uses the first four: where tiles are few, reading 36
+ * planes of weights takes longer than the products that they save, and 16 do.
  *
  * With stride 2 the even taps of the kernel see the even sources, and the middle one the odd sources:
  *
@@ -22,7 +23,7 @@
  * Its transpose makes sources from results in the same way, even ones by F(m, 2) and odd ones by one product each.
  *
  * A plane is one product of a transformed tile. Of stride 1 they are numbered row by row: of m x k results, (m + 2)(k + 2)
- * planes are in use among 6 x 6. Of stride 2 there are 9 x 9, rows and columns of points first and of odd sources behind, and
+ * planes are in use among 6 x 6, and all of 4 x 4 where all tiles have 2 x 2 results. Of stride 2 there are 9 x 9, rows and columns of points first and of odd sources behind, and
  * transformed weights again have 6 x 6, since all m products of an odd source share theirs; planes that share weights are
  * numbered one after the other. Channels of a tile lie in panels of two vectors; a transform fills the last vector up with
  * zeros. All functions write `=` unless they say otherwise. */
@@ -33,12 +34,13 @@
 #include <stdint.h>
 
 #define CNN_WINOGRAD_MOST 4    /* results of a tile along an axis */
-#define CNN_WINOGRAD_POINTS 6  /* of transformed weights along an axis */
-#define CNN_WINOGRAD_FILTER 36 /* planes of transformed weights */
+#define CNN_WINOGRAD_POINTS 6  /* of transformed weights along an axis, at most */
+#define CNN_WINOGRAD_FILTER 36 /* planes of transformed weights, at most */
 #define CNN_WINOGRAD_WINDOW 9  /* pixels of a tile along an axis, at most */
 
 typedef enum cnn_winograd_form {
     CNN_WINOGRAD_UNIT,    /* stride 1: all passes */
+    CNN_WINOGRAD_SMALL,   /* stride 1 in tiles of 2 x 2 results: forward */
     CNN_WINOGRAD_STRIDED, /* stride 2: forward and the gradient of the weights */
     CNN_WINOGRAD_SPREAD,  /* its transpose: a tile of m results makes 2 m pixels */
     CNN_WINOGRAD_FORMS
@@ -79,7 +81,7 @@ typedef struct cnn_winograd_store {
     float low, high;
 } cnn_winograd_store;
 
-/* The transforms of a form. A tile has rows x columns results, 3 or 4. */
+/* The transforms of a form. A tile has rows x columns results, 3 or 4, or 2. */
 struct cnn_winograd_transforms {
     /* B^T d B of a tile, from as many pixels of `channels` as its window has: rows + 2, of stride 2 2 rows + 1 forward and
      * rows + 1 of its transpose. */

@@ -1,4 +1,4 @@
-/* The matrices of Winograd convolution along one axis, for m results, 3 or 4: a constant in every caller
+/* The matrices of Winograd convolution along one axis, for m results, 3 or 4, of stride 1 also 2: a constant in every caller
  * (ukernels/winograd.h). */
 #include "simd/inline.h"
 #include "ukernels/winograd.h"
@@ -25,7 +25,7 @@ VF_INLINE void winograd_values_transposed(const float p, const float q, const in
     const vf even_q = vf_add(t[2], t[3]), odd_q = vf_sub(t[2], t[3]);
     y[0] = vf_add(even_p, even_q);
     y[1] = vf_fmadd(vf_set1(q), odd_q, vf_mul(vf_set1(p), odd_p));
-    y[2] = vf_fmadd(vf_set1(q * q), even_q, vf_mul(vf_set1(p * p), even_p));
+    if (m > 2) y[2] = vf_fmadd(vf_set1(q * q), even_q, vf_mul(vf_set1(p * p), even_p));
     if (m == 4) y[3] = vf_fmadd(vf_set1(q * q * q), odd_q, vf_fmadd(vf_set1(p * p * p), odd_p, t[4]));
 }
 
@@ -57,7 +57,7 @@ VF_INLINE void unit_b(const int m, const vf *d, vf *t)
     } else {
         even_p = vf_mul(pp, vf_fnmadd(qq, d[0], d[2])), odd_p = vf_mul(p, vf_fnmadd(qq, d[1], d[3]));
         even_q = vf_mul(qq, vf_fnmadd(pp, d[0], d[2])), odd_q = vf_mul(q, vf_fnmadd(pp, d[1], d[3]));
-        t[4] = vf_fmadd(ppqq, d[0], vf_fnmadd(pp_qq, d[2], d[4]));
+        if (m == 3) t[4] = vf_fmadd(ppqq, d[0], vf_fnmadd(pp_qq, d[2], d[4]));
     }
     t[0] = vf_add(even_p, odd_p);
     t[1] = vf_sub(even_p, odd_p);
@@ -77,10 +77,8 @@ VF_INLINE void unit_a(const int m, const vf *d, vf *t)
 VF_INLINE void unit_a_transposed(const int m, const vf *t, vf *y)
 {
     winograd_values_transposed(UNIT_P, UNIT_Q, m, t, y);
-    if (m == 3)
-        y[2] = vf_add(y[2], t[4]);
-    else
-        y[0] = vf_add(y[0], t[5]);
+    if (m == 3) y[2] = vf_add(y[2], t[4]);
+    if (m == 4) y[0] = vf_add(y[0], t[5]);
 }
 
 VF_INLINE void unit_g(const vf g[3], vf t[CNN_WINOGRAD_POINTS])

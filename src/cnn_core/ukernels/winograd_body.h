@@ -38,11 +38,12 @@ VF_INLINE bool winograd_last(const bool strided, int r)
     return strided ? r == WINOGRAD_ODD - 1 || r == WINOGRAD_ALL - 1 : r == CNN_WINOGRAD_POINTS - 1;
 }
 
-/* A tile's vector of channels c on in plane (row, column). */
-VF_INLINE float *winograd_plane(const bool strided, const cnn_winograd_planes *planes, int row, int column, int64_t c)
+/* A tile's vector of channels c on in plane (row, column), for m results along an axis. */
+VF_INLINE float *winograd_plane(const bool strided, const int m, const cnn_winograd_planes *planes, int row, int column,
+                                int64_t c)
 {
-    const int64_t plane =
-        strided ? cnn_winograd_strided_plane(row, column) : (int64_t)row * CNN_WINOGRAD_POINTS + column;
+    const int64_t points = m == 2 ? 4 : CNN_WINOGRAD_POINTS;
+    const int64_t plane = strided ? cnn_winograd_strided_plane(row, column) : row * points + column;
     return planes->place[2 * winograd_last(strided, row) + winograd_last(strided, column)] + plane * planes->stride +
            c / (2 * VF_WIDTH) * planes->panel + c % (2 * VF_WIDTH);
 }
@@ -108,7 +109,7 @@ VF_INLINE void winograd_read_column(const winograd_source kind, const int rows, 
     for (int r = 0; r < winograd_pixels(kind, rows); r++) d[r] = vf_load(half[r][column]);
     winograd_points(kind, rows, d, t);
     for (int r = 0; r < WINOGRAD_ALL; r++)
-        if (winograd_used(strided, rows, r)) vf_store(winograd_plane(strided, to, r, column, c), t[r]);
+        if (winograd_used(strided, rows, r)) vf_store(winograd_plane(strided, rows, to, r, column, c), t[r]);
 }
 
 /* What is left of a row's vectors, filled up with zeros. */
@@ -119,7 +120,8 @@ static void winograd_copy_row(const cnn_winograd_pixels *from, const float *row,
             vf_store(copy + s * VF_WIDTH, vf_load_tail(row + s * from->step, lanes));
 }
 
-VF_INLINE void winograd_read(const winograd_source kind, int rows, int columns, const cnn_winograd_pixels *from,
+/* `small`: two rows and columns. */
+VF_INLINE void winograd_read(const winograd_source kind, const bool small, int rows, int columns, const cnn_winograd_pixels *from,
                              int64_t channels, const cnn_winograd_planes *to)
 {
     const bool strided = winograd_strided(kind);
@@ -136,7 +138,11 @@ VF_INLINE void winograd_read(const winograd_source kind, int rows, int columns, 
             }
             const int last = there ? from->last : 0;
             const bool all = from->first <= 0 && last >= winograd_pixels(kind, columns);
-            if (columns == 4 && all)
+            if (small && all)
+                winograd_read_row(kind, 2, true, row, step, 0, last, half[r]);
+            else if (small)
+                winograd_read_row(kind, 2, false, row, step, from->first, last, half[r]);
+            else if (columns == 4 && all)
                 winograd_read_row(kind, 4, true, row, step, 0, last, half[r]);
             else if (columns == 4)
                 winograd_read_row(kind, 4, false, row, step, from->first, last, half[r]);
@@ -146,7 +152,9 @@ VF_INLINE void winograd_read(const winograd_source kind, int rows, int columns, 
                 winograd_read_row(kind, 3, false, row, step, from->first, last, half[r]);
         }
         for (int s = 0; s < winograd_end(strided, columns); s = winograd_next(strided, columns, s)) {
-            if (rows == 4)
+            if (small)
+                winograd_read_column(kind, 2, s, half, c, to);
+            else if (rows == 4)
                 winograd_read_column(kind, 4, s, half, c, to);
             else
                 winograd_read_column(kind, 3, s, half, c, to);
@@ -157,34 +165,46 @@ VF_INLINE void winograd_read(const winograd_source kind, int rows, int columns, 
 static void winograd_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                          const cnn_winograd_planes *to)
 {
-    winograd_read(WINOGRAD_SRC, rows, columns, from, channels, to);
+    winograd_read(WINOGRAD_SRC, false, rows, columns, from, channels, to);
+}
+
+static void winograd_small_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
+                               const cnn_winograd_planes *to)
+{
+    (void)rows, (void)columns;
+    winograd_read(WINOGRAD_SRC, true, 2, 2, from, channels, to);
 }
 
 static void winograd_diff_dst(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                               const cnn_winograd_planes *to)
 {
-    winograd_read(WINOGRAD_DIFF_DST, rows, columns, from, channels, to);
+    winograd_read(WINOGRAD_DIFF_DST, false, rows, columns, from, channels, to);
 }
 
 static void winograd_strided_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                                  const cnn_winograd_planes *to)
 {
-    winograd_read(WINOGRAD_STRIDED, rows, columns, from, channels, to);
+    winograd_read(WINOGRAD_STRIDED, false, rows, columns, from, channels, to);
 }
 
 static void winograd_strided_diff_dst(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                                       const cnn_winograd_planes *to)
 {
-    winograd_read(WINOGRAD_STRIDED_DIFF_DST, rows, columns, from, channels, to);
+    winograd_read(WINOGRAD_STRIDED_DIFF_DST, false, rows, columns, from, channels, to);
 }
 
 static void winograd_spread_src(int rows, int columns, const cnn_winograd_pixels *from, int64_t channels,
                                 const cnn_winograd_planes *to)
 {
-    winograd_read(WINOGRAD_SPREAD, rows, columns, from, channels, to);
+    winograd_read(WINOGRAD_SPREAD, false, rows, columns, from, channels, to);
 }
 
 /* ---- from planes to pixels --------------------------------------------------------------------------------------------- */
+
+VF_INLINE bool winograd_apart(const cnn_winograd_form form)
+{
+    return form == CNN_WINOGRAD_STRIDED || form == CNN_WINOGRAD_SPREAD;
+}
 
 /* Pixels of m results. */
 VF_INLINE int winograd_results(const cnn_winograd_form form, int m) { return form == CNN_WINOGRAD_SPREAD ? 2 * m : m; }
@@ -193,7 +213,7 @@ VF_INLINE int winograd_results(const cnn_winograd_form form, int m) { return for
 VF_INLINE void winograd_sums(const cnn_winograd_form form, const int m, const vf *t, vf *y)
 {
     vf sum[CNN_WINOGRAD_MOST];
-    if (form == CNN_WINOGRAD_UNIT) {
+    if (!winograd_apart(form)) {
         unit_a_transposed(m, t, y);
         return;
     }
@@ -211,11 +231,11 @@ VF_INLINE void winograd_write_rows(const cnn_winograd_form form, const int colum
                                    const cnn_winograd_planes *from, int64_t c,
                                    float half[WINOGRAD_ALL][2 * CNN_WINOGRAD_MOST][VF_WIDTH])
 {
-    const bool strided = form != CNN_WINOGRAD_UNIT;
+    const bool strided = winograd_apart(form);
     for (int r = 0; r < winograd_end(strided, rows); r = winograd_next(strided, rows, r)) {
         vf t[WINOGRAD_ALL], y[2 * CNN_WINOGRAD_MOST];
         for (int s = 0; s < WINOGRAD_ALL; s++)
-            if (winograd_used(strided, columns, s)) t[s] = vf_load(winograd_plane(strided, from, r, s, c));
+            if (winograd_used(strided, columns, s)) t[s] = vf_load(winograd_plane(strided, columns, from, r, s, c));
         winograd_sums(form, columns, t, y);
         for (int s = 0; s < winograd_results(form, columns); s++) vf_store(half[r][s], y[s]);
     }
@@ -232,7 +252,7 @@ VF_INLINE void winograd_write_columns(const cnn_winograd_form form, const int ro
         const int64_t first = s * store->column_stride + c;
         vf t[WINOGRAD_ALL], y[2 * CNN_WINOGRAD_MOST];
         for (int r = 0; r < WINOGRAD_ALL; r++)
-            if (winograd_used(form != CNN_WINOGRAD_UNIT, rows, r)) t[r] = vf_load(half[r][s + store->skip_columns]);
+            if (winograd_used(winograd_apart(form), rows, r)) t[r] = vf_load(half[r][s + store->skip_columns]);
         winograd_sums(form, rows, t, y);
         for (int r = 0; r < winograd_results(form, rows); r++) {
             vf value = vf_add(y[r], bias);
@@ -256,15 +276,22 @@ VF_INLINE void winograd_write_columns(const cnn_winograd_form form, const int ro
 VF_INLINE void winograd_write(const cnn_winograd_form form, int rows, int columns, const cnn_winograd_planes *from,
                               int64_t channels, const cnn_winograd_store *store)
 {
+    const bool small = form == CNN_WINOGRAD_SMALL;
     const bool plain = store->rows == winograd_results(form, rows) && store->addend == NULL && !store->clamps;
     float half[WINOGRAD_ALL][2 * CNN_WINOGRAD_MOST][VF_WIDTH];
     for (int64_t c = 0; c < channels; c += VF_WIDTH) {
         const int lanes = winograd_lanes(channels, c);
-        if (columns == 4)
+        if (small)
+            winograd_write_rows(form, 2, 2, from, c, half);
+        else if (columns == 4)
             winograd_write_rows(form, 4, rows, from, c, half);
         else
             winograd_write_rows(form, 3, rows, from, c, half);
-        if (plain && lanes == VF_WIDTH && rows == 4)
+        if (small && plain && lanes == VF_WIDTH)
+            winograd_write_columns(form, 2, true, VF_WIDTH, half, c, store);
+        else if (small)
+            winograd_write_columns(form, 2, false, lanes, half, c, store);
+        else if (plain && lanes == VF_WIDTH && rows == 4)
             winograd_write_columns(form, 4, true, VF_WIDTH, half, c, store);
         else if (plain && lanes == VF_WIDTH)
             winograd_write_columns(form, 3, true, VF_WIDTH, half, c, store);
@@ -281,6 +308,12 @@ static void winograd_dst(int rows, int columns, const cnn_winograd_planes *from,
     winograd_write(CNN_WINOGRAD_UNIT, rows, columns, from, channels, store);
 }
 
+static void winograd_small_dst(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,
+                               const cnn_winograd_store *store)
+{
+    winograd_write(CNN_WINOGRAD_SMALL, rows, columns, from, channels, store);
+}
+
 static void winograd_strided_dst(int rows, int columns, const cnn_winograd_planes *from, int64_t channels,
                                  const cnn_winograd_store *store)
 {
@@ -295,7 +328,7 @@ static void winograd_spread_dst(int rows, int columns, const cnn_winograd_planes
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
-VF_INLINE void winograd_weight_row(const bool strided, int row, int64_t count, const float *g, int channels, float *to,
+VF_INLINE void winograd_weight_row(const bool strided, const int points, int row, int64_t count, const float *g, int channels, float *to,
                                    int64_t plane)
 {
     const float *const factors = strided ? strided_g_rows[row] : unit_g_rows[row];
@@ -312,18 +345,23 @@ VF_INLINE void winograd_weight_row(const bool strided, int row, int64_t count, c
                 strided_g(half, t);
             else
                 unit_g(half, t);
-            for (int s = 0; s < CNN_WINOGRAD_POINTS; s++) vf_store(to + s * plane + c, t[s]);
+            for (int s = 0; s < points; s++) vf_store(to + s * plane + c, t[s]);
         }
 }
 
 static void winograd_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
 {
-    winograd_weight_row(false, row, count, g, channels, to, plane);
+    winograd_weight_row(false, CNN_WINOGRAD_POINTS, row, count, g, channels, to, plane);
+}
+
+static void winograd_small_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
+{
+    winograd_weight_row(false, 4, row, count, g, channels, to, plane);
 }
 
 static void winograd_strided_weights(int row, int64_t count, const float *g, int channels, float *to, int64_t plane)
 {
-    winograd_weight_row(true, row, count, g, channels, to, plane);
+    winograd_weight_row(true, CNN_WINOGRAD_POINTS, row, count, g, channels, to, plane);
 }
 
 VF_INLINE void winograd_g_transposed(const bool strided, const vf s[CNN_WINOGRAD_POINTS], vf g[3])
@@ -368,6 +406,8 @@ static void winograd_strided_diff_weights(const float *from, int64_t plane, int6
     {                                                                                                             \
         .form = {[CNN_WINOGRAD_UNIT] = {.src = winograd_src, .diff_dst = winograd_diff_dst, .dst = winograd_dst,  \
                                         .weights = winograd_weights, .diff_weights = winograd_diff_weights},      \
+                 [CNN_WINOGRAD_SMALL] = {.src = winograd_small_src, .dst = winograd_small_dst,                    \
+                                         .weights = winograd_small_weights},                                      \
                  [CNN_WINOGRAD_STRIDED] = {.src = winograd_strided_src, .diff_dst = winograd_strided_diff_dst,    \
                                            .dst = winograd_strided_dst, .weights = winograd_strided_weights,      \
                                            .diff_weights = winograd_strided_diff_weights},                        \

@@ -22,9 +22,12 @@ VF_INLINE void winograd_tile(const bool turned, const int rows, const int vector
     const char *next = ahead->next;
     vf sum[WINOGRAD_ROWS][TILE_WIDEST];
     const float *x[WINOGRAD_ROWS];
-    VF_UNROLL for (int v = 0; v < vectors; v++)
-        VF_UNROLL for (int r = 0; r < rows; r++) sum[r][v] = vf_zero();
-    VF_UNROLL for (int r = 0; r < rows; r++) x[r] = a + tile_row(rows, r, count) * a_row;
+    VF_UNROLL for (int r = 0; r < rows; r++) {
+        const int64_t row = tile_row(rows, r, count);
+        x[r] = a + row * a_row;
+        VF_UNROLL for (int v = 0; v < vectors; v++)
+            sum[r][v] = p->add ? vf_load(to + row * p->to_row + v * VF_WIDTH) : vf_zero();
+    }
     int64_t k = 0;
     if (vectors > 2) /* as in conv_forward_tile */
         for (; k + 2 <= p->terms; k += 2, b += 2 * b_step)
@@ -37,11 +40,6 @@ VF_INLINE void winograd_tile(const bool turned, const int rows, const int vector
         tile_step(rows, vectors, false, x, k * a_step, b, panel, sum, NULL);
     }
     ahead->next = next;
-    /* A row that is computed more than once is read before it is written. */
-    if (p->add)
-        VF_UNROLL for (int r = 0; r < rows; r++)
-            VF_UNROLL for (int v = 0; v < vectors; v++)
-                sum[r][v] = vf_add(vf_load(to + tile_row(rows, r, count) * p->to_row + v * VF_WIDTH), sum[r][v]);
     VF_UNROLL for (int r = 0; r < rows; r++)
         VF_UNROLL for (int v = 0; v < vectors; v++)
             vf_store(to + tile_row(rows, r, count) * p->to_row + v * VF_WIDTH, sum[r][v]);
