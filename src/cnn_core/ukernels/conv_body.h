@@ -102,11 +102,12 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
             for (int r = 0; r < rows; r++) x[r] = from[tile_row(rows, r, count)] + block->channel;
             int64_t c = 0;
             /* The loop's own instructions take ports that products wait for: two channels share them where a tile is wide. */
-            if (all > 2 && !scattered)
+            if (all > 2)
                 for (; c + 2 <= ic; c += 2) {
                     for (int i = 0; i < 2; i++, fetch += step) {
-                        VF_FETCH(fetch);
-                        tile_step(rows, vectors, half, x, c + i, weights + i * row * VF_WIDTH, panel, sum, rest);
+                        if (!scattered) VF_FETCH(fetch);
+                        const int64_t at = scattered ? block->offset[c + i] : c + i;
+                        tile_step(rows, vectors, half, x, at, weights + i * row * VF_WIDTH, panel, sum, rest);
                     }
                     weights += 2 * row * VF_WIDTH;
                 }
