@@ -18,7 +18,8 @@ static const epilogue_case cases[] = {
     {CNN_CONV_FORWARD, 1, 1, 512, 600, 3, 3, 1, 1, 1, 0}, {CNN_CONV_FORWARD, 1, 1, 1200, 300, 1, 1, 1, 1, 1, 0},
     {CNN_CONV_BACKWARD_DATA, 2, 1, 20, 7, 9, 9, 3, 2, 1, 1}, {CNN_CONV_BACKWARD_DATA, 1, 2, 34, 6, 9, 8, 2, 3, 1, 0},
     {CNN_CONV_BACKWARD_DATA, 1, 1, 300, 180, 7, 7, 3, 2, 1, 1},
-    {CNN_CONV_FORWARD, 1, 1, 940, 150, 7, 7, 3, 1, 1, 1}, /* weights of which a pass reads some taps */
+    {CNN_CONV_FORWARD, 1, 1, 940, 150, 7, 7, 3, 1, 1, 1}, /* weights of which a pass reads some taps, */
+    {CNN_CONV_FORWARD, 2, 1, 940, 150, 2, 2, 3, 1, 1, 1}, {CNN_CONV_FORWARD, 1, 1, 940, 80, 3, 3, 3, 1, 1, 1}, /* low tiles */
 };
 
 #define CASES (sizeof cases / sizeof cases[0])

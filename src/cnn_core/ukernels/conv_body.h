@@ -74,6 +74,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
     const int all = vectors + half; /* vectors in a row of dst */
     const int row = all > 2 ? 2 : all; /* and in one of a panel */
     const int64_t panel = block->taps * ic * row * VF_WIDTH; /* floats */
+    const int64_t beyond = (all > 2 ? 2 : 1) * panel - pass->taps * ic * row * VF_WIDTH; /* what was read, to the next ones */
     const float *weights = pass->weights, *const bias = epilogue->bias;
     for (int64_t offset = pass->offset; offset < end; offset += (all > 2 ? 4 : 2) * VF_WIDTH) {
         const int64_t left = end - offset - (all - 1) * VF_WIDTH;
@@ -118,7 +119,7 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
                 weights += row * VF_WIDTH;
             }
         }
-        if (all > 2) weights += panel;
+        weights += beyond;
         /* What is rare is left to functions: each branch and each address here lies between two spells of arithmetic. */
         if (epilogue->addend != NULL || last_lanes < whole) {
             float sums[CNN_CONV_ROWS * TILE_WIDEST * VF_WIDTH];
