@@ -146,10 +146,10 @@ def test_the_loss_of_a_resnet_follows_in_double():
 
 def test_the_loss_of_a_resnet_follows():
     """One ReLU that rounding turns moves gradients by 3e-3 at once. PyTorch's own losses in float32 end up to 6e-2 from
-    those in float64, on which images hangs on the processor: so float64 is the measure. On most, all decide alike, and
-    nowhere more is lost than 1e-2."""
-    apart = sorted(losses_apart(np.float32, seed) for seed in (7, 8, 9, 10, 11))
-    assert apart[2] <= 2e-4 and apart[-1] <= 1e-2, apart
+    those in float64, on which images hangs on the processor: so float64 is the measure. On about half of ten sets of
+    images some decide otherwise, another half for each way to round; where all decide alike, 2e-5 is not reached."""
+    apart = sorted(losses_apart(np.float32, seed) for seed in range(7, 17))
+    assert apart[1] <= 2e-5 and apart[-1] <= 6e-2, apart
 
 
 STEPS, WINDOW = 50, 10
@@ -189,7 +189,8 @@ def test_the_loss_curve_of_fifty_steps_follows(winograd, fifty_losses, monkeypat
     optimizer = optim.SGD(ours.parameters(), 0.001, momentum=0.9, weight_decay=5e-4)
     trainer = pycnn.Trainer(ours, losses.CrossEntropyLoss(), optimizer)
     values = np.array([trainer.step(x, targets) for x, targets in fifty_batches()])
-    assert values[:3] == pytest.approx(fifty_losses[:3], rel=1e-4)
+    assert values[:2] == pytest.approx(fifty_losses[:2], rel=1e-4)
+    assert values[:3] == pytest.approx(fifty_losses[:3], rel=1e-2)  # some ReLU may have decided otherwise by then
     curves = [losses_.reshape(-1, WINDOW).mean(1) for losses_ in (values, fifty_losses)]
     assert np.abs(curves[0] - curves[1]).max() <= 0.05
     assert curves[1][-1] < 0.2 * curves[1][0]

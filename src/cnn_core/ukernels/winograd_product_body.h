@@ -26,7 +26,7 @@ VF_INLINE void winograd_tile(const bool turned, const int rows, const int vector
         const int64_t row = tile_row(rows, r, count);
         x[r] = a + row * a_row;
         VF_UNROLL for (int v = 0; v < vectors; v++)
-            sum[r][v] = p->add ? vf_load(to + row * p->to_row + v * VF_WIDTH) : vf_zero();
+            sum[r][v] = p->add && !turned ? vf_load(to + row * p->to_row + v * VF_WIDTH) : vf_zero();
     }
     int64_t k = 0;
     if (vectors > 2) /* as in conv_forward_tile */
@@ -40,6 +40,11 @@ VF_INLINE void winograd_tile(const bool turned, const int rows, const int vector
         tile_step(rows, vectors, false, x, k * a_step, b, panel, sum, NULL);
     }
     ahead->next = next;
+    /* Sums over many tiles are more exact in parts. A row that is computed more than once is read before it is written. */
+    if (p->add && turned)
+        VF_UNROLL for (int r = 0; r < rows; r++)
+            VF_UNROLL for (int v = 0; v < vectors; v++)
+                sum[r][v] = vf_add(vf_load(to + tile_row(rows, r, count) * p->to_row + v * VF_WIDTH), sum[r][v]);
     VF_UNROLL for (int r = 0; r < rows; r++)
         VF_UNROLL for (int v = 0; v < vectors; v++)
             vf_store(to + tile_row(rows, r, count) * p->to_row + v * VF_WIDTH, sum[r][v]);
