@@ -1,5 +1,5 @@
-/* 3x3 convolutions of stride 1 by Winograd F(4x4, 3x3), of stride 2 by F(4x4, 2x2) for the taps around the middle: where it
- * pays. */
+/* 3x3 convolutions of stride 1 by Winograd F(4x4, 3x3), where tiles are few F(2x2, 3x3), of stride 2 by F(4x4, 2x2) for the taps
+ * around the middle: where it pays. */
 #include "ops/winograd.h"
 
 /* Forward has constant weights in a frozen plan. Transformed they are four times as many: with fewer tiles than this,
