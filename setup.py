@@ -66,7 +66,7 @@ ISAS = {
         "x86_64",
         ["-fno-schedule-insns2", "-fno-align-loops", "-fno-ivopts", "-fno-tree-pre", "-fno-tree-ch"],
     ),
-    "avx2": ("x86_64", ["-fno-tree-ch", "-mtune=haswell", "-mavx2", "-mfma", "-mprfchw"]),
+    "avx2": ("x86_64", ["-fno-tree-pre", "-mtune=haswell", "-mavx2", "-mfma", "-mprfchw"]),
     "avx512": (
         "x86_64",
         [

@@ -5,7 +5,7 @@
  * VF_OUTLINE: a function of some length that is called where speed does not count, and is there once.
  * VF_APART: not inlined, so that the registers are all its own.
  * VF_UNROLL: before a short loop of constant length, which is unrolled before gcc looks for arrays that can live in registers:
- * loops that no other one holds it would unroll too late, and keep the array in memory beside them.
+ * loops that no other one holds it would unroll too late, and keep the array in memory beside them. Not where code is to be small.
  * VF_FETCH, VF_FETCH_WRITE: p's line of cache will be read, or written, in a moment: into the first-level cache with it.
  * VF_FETCH_SOON: it will be read later: into the second-level cache. p may be any address. */
 #ifndef CNN_SIMD_INLINE_H
@@ -15,7 +15,9 @@
 #define VF_INLINE static inline __attribute__((always_inline))
 #define VF_APART __attribute__((noinline))
 #define VF_OUTLINE static VF_APART __attribute__((unused))
-#if defined(__clang__)
+#if defined(__OPTIMIZE_SIZE__)
+#define VF_UNROLL
+#elif defined(__clang__)
 #define VF_UNROLL _Pragma("unroll")
 #else
 #define VF_UNROLL _Pragma("GCC unroll 16")
