@@ -146,10 +146,10 @@ def test_the_loss_of_a_resnet_follows_in_double():
 
 def test_the_loss_of_a_resnet_follows():
     """One ReLU that rounding turns moves gradients by 3e-3 at once. PyTorch's own losses in float32 end up to 6e-2 from
-    those in float64, on which images hangs on the processor: so float64 is the measure. On about half of ten sets of
-    images some decide otherwise, another half for each way to round; where all decide alike, 2e-5 is not reached."""
+    those in float64, on which images hangs on the processor: so float64 is the measure. On about half of all sets of
+    images some decide otherwise, on which hangs on the way to round; where all decide alike, 2e-5 is what is lost."""
     apart = sorted(losses_apart(np.float32, seed) for seed in range(7, 17))
-    assert apart[1] <= 2e-5 and apart[-1] <= 6e-2, apart
+    assert apart[1] <= 2e-5 and apart[7] <= 1e-2 and apart[-1] <= 6e-2, apart
 
 
 STEPS, WINDOW = 50, 10

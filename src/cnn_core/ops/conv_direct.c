@@ -64,7 +64,7 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
     };
     plan.panels = cnn_conv_panels_of(plan.oc, kernels);
     plan.units = plan.groups * plan.panels.count;
-    bool halved = false; /* an only block */
+    bool halved = false; /* the only block */
 
     const int64_t h = back ? cnn_ceil_div(conv->ih, conv->stride[0]) : conv->oh;
     const int64_t w = back ? cnn_ceil_div(conv->iw, conv->stride[1]) : conv->ow;

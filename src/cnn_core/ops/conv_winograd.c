@@ -33,7 +33,7 @@ static bool winograd_suits(const cnn_conv *conv, cnn_conv_pass pass)
     const double pixels = images * (double)t.rows.dst * (double)t.cols.dst;
     const double direct = pixels * 9.0 / (t.rows.dst_step * t.cols.dst_step) * pairs;
     const double transforms = 10.0 * (double)(t.count * t.layout->planes) * (double)(t.ic + t.oc);
-    const double weights = 5.5 * t.layout->points * t.layout->points * pairs;
+    const double weights = 5.5 * (double)cnn_winograd_filter_planes(t.layout) * pairs;
     return products + transforms + weights < 0.9 * direct;
 }
 

@@ -50,9 +50,6 @@ typedef struct pass_plan {
 #define IC_BLOCK 256
 #define LATE_IC_BLOCK 64
 
-/* Planes of transformed weights. */
-static int64_t filters_of(const cnn_winograd_tiles *tiles) { return tiles->layout->points * tiles->layout->points; }
-
 static int64_t panels_in(int64_t channels, const cnn_conv_panels *panels)
 {
     return cnn_min_i64(panels->count, cnn_max_i64(channels / panels->width, panels->tile));
@@ -102,7 +99,7 @@ static pass_plan plan_pass(const cnn_conv *conv, cnn_conv_pass pass, const cnn_k
     if (!conv->packed && !plan.late_weights) plan.weights_bytes = cnn_winograd_weights_bytes(t, &plan.panels);
     *(plan.shared ? &plan.shared_bytes : &plan.v_bytes) = cnn_winograd_bytes(t->layout->planes, plan.chunk_tiles * plan.v_row);
     plan.m_bytes = cnn_winograd_bytes(t->layout->planes, plan.block_tiles * plan.m_row);
-    if (plan.late_weights) plan.u_bytes = cnn_winograd_bytes(filters_of(t), plan.ic_block * plan.m_row);
+    if (plan.late_weights) plan.u_bytes = cnn_winograd_bytes(cnn_winograd_filter_planes(t->layout), plan.ic_block * plan.m_row);
     return plan;
 }
 
@@ -189,14 +186,14 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
     const pass_plan *plan = job->plan;
     const cnn_conv_panels *panels = &plan->panels;
     const cnn_winograd_layout *layout = plan->tiles.layout;
-    const int64_t count = at->end - at->begin;
+    const int64_t count = at->end - at->begin, filters = cnn_winograd_filter_planes(layout);
     cnn_winograd_product product = {.terms = at->last - at->first,
                                     .a_row = plan->v_row,
                                     .b_panel = panels->width * u->count,
                                     .add = at->first > 0,
                                     .to_row = plan->m_row};
     int64_t part = 0;
-    for (int64_t filter = 0; filter < filters_of(&plan->tiles); filter++) {
+    for (int64_t filter = 0; filter < filters; filter++) {
         const int64_t first = layout->first[filter], last = layout->first[filter + 1] - 1;
         for (int64_t panel = at->begin, wide; panel < at->end; panel += wide) {
             wide = cnn_conv_panels_of_tile(panels, panel, at->end);
@@ -207,7 +204,7 @@ static void multiply(const pass_job *job, const cnn_winograd_run *in, const floa
                 next = NULL;
             else if (panel + wide < at->end)
                 next = cnn_winograd_weights_at(u, panels, filter, panel + wide, at->first);
-            else if (filter + 1 < filters_of(&plan->tiles))
+            else if (filter + 1 < filters)
                 next = cnn_winograd_weights_at(u, panels, filter + 1, at->begin, at->first);
             for (int64_t plane = first; plane <= last; plane++, part += wide) {
                 const int place = layout->place[plane];

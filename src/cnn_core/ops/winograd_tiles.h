@@ -1,8 +1,8 @@
 /* The tiles that a Winograd convolution cuts an image into.
  *
- * Tiles of 4x4 results, or, where these would be few, of 2x2. Along an axis that 4 does not divide, some tiles have 3 results and take one product less, or, of
- * stride 2, two: 7 = 4 + 3, 14 = 4 + 4 + 3 + 3. The last may reach beyond the image. In the transpose of stride 2 what is
- * cut are pairs of pixels. */
+ * Tiles of 4x4 results, or, where these would be few, of 2x2. Along an axis that 4 does not divide, some tiles have 3 results
+ * and take one product less, or, of stride 2, two: 7 = 4 + 3, 14 = 4 + 4 + 3 + 3. The last may reach beyond the image. In the
+ * transpose of stride 2 what is cut are pairs of pixels. */
 #ifndef CNN_OPS_WINOGRAD_TILES_H
 #define CNN_OPS_WINOGRAD_TILES_H
 
@@ -25,6 +25,12 @@ typedef struct cnn_winograd_layout {
     const uint8_t *first; /* by plane of the transformed weights: the first plane that it multiplies; up to the next one's */
     const uint8_t *place; /* by plane: at which of a tile's places (cnn_winograd_planes) it lies */
 } cnn_winograd_layout;
+
+/* Planes of transformed weights. */
+static inline int64_t cnn_winograd_filter_planes(const cnn_winograd_layout *layout)
+{
+    return (int64_t)layout->points * layout->points;
+}
 
 /* The tiles of a pass, numbered over images, rows and columns. */
 typedef struct cnn_winograd_tiles {

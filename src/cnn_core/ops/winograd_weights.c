@@ -29,7 +29,7 @@ cnn_winograd_weights cnn_winograd_all_weights(const cnn_winograd_tiles *tiles, c
 
 size_t cnn_winograd_weights_bytes(const cnn_winograd_tiles *tiles, const cnn_conv_panels *panels)
 {
-    return cnn_winograd_bytes(tiles->layout->points * tiles->layout->points, tiles->ic * panels->padded);
+    return cnn_winograd_bytes(cnn_winograd_filter_planes(tiles->layout), tiles->ic * panels->padded);
 }
 
 #define MOST_ROW 32 /* floats in a row of a panel, on any ISA */

@@ -32,12 +32,6 @@ typedef struct conv_pass {
     const float *soon; /* the next pass's weights, of which a second panel lies as far on as in this one; NULL: near already */
 } conv_pass;
 
-/* What a tile brings near while it computes: so many bytes on for each channel. */
-typedef struct conv_ahead {
-    const char *next;
-    int64_t step;
-} conv_ahead;
-
 /* dst = clamp(sums + addend) for a panel of a tile of `count` rows. */
 VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t count, int vectors, int64_t offset,
                             const float *sums)
@@ -65,7 +59,7 @@ VF_OUTLINE void conv_finish(const conv_pass *pass, float *const *dst, int64_t co
  * src and dst on; `soon` is where the next one's results go. */
 VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int vectors, const bool half,
                                  const conv_pass *pass, const float *const *src, float *const *dst, float *const *soon,
-                                 int64_t count, conv_ahead *ahead)
+                                 int64_t count, tile_ahead *ahead)
 {
     const cnn_conv_block *block = pass->block;
     const cnn_conv_epilogue *epilogue = pass->epilogue;
@@ -150,11 +144,11 @@ VF_INLINE void conv_forward_tile(const bool scattered, const int rows, const int
 /* Each tile is a function of its own, that begins with few pointers: inlined into the loop over tiles, gcc keeps the address of
  * every row of every table in memory, and moving these took up to 70 cycles between two tiles. */
 typedef void conv_tile_fn(const conv_pass *pass, const float *const *src, float *const *dst, float *const *soon,
-                          int64_t count, conv_ahead *ahead);
+                          int64_t count, tile_ahead *ahead);
 
 #define CONV_TILE(name, scattered, rows, vectors, half)                                                              \
     static VF_APART void name(const conv_pass *pass, const float *const *src, float *const *dst,                     \
-                              float *const *soon, int64_t count, conv_ahead *ahead)                                  \
+                              float *const *soon, int64_t count, tile_ahead *ahead)                                  \
     {                                                                                                                \
         conv_forward_tile(scattered, rows, vectors, half, pass, src, dst, soon, count, ahead);                       \
     }
@@ -213,20 +207,15 @@ static conv_tile_fn *const conv_tile[2][CONV_KINDS][CNN_CONV_ROWS + 1] = {
     },
 };
 
-/* What tile number `tile` of `tiles` brings near: where the first of a panel's begins, so much that the last one ends with it. */
-static void conv_ahead_weights(const conv_pass *pass, int64_t tile, int64_t tiles, conv_ahead *ahead)
+/* What a tile brings near of the next pass's weights. */
+static void conv_ahead_weights(const conv_pass *pass, int64_t tile, int64_t tiles, tile_ahead *ahead)
 {
-    const int64_t vectors = pass->kind == CONV_ONE ? 1 : 2, row = vectors * VF_WIDTH * (int64_t)sizeof(float);
-    if (tiles == 1) { /* reads them once: what is brought near early is gone again */
-        *ahead = (conv_ahead){(const char *)pass->weights + CONV_NEAR, row};
-        return;
-    }
-    const bool pair = pass->kind == CONV_FOUR;
-    const int64_t second = pair ? tiles / 2 : tiles; /* the first tile that fetches of a second panel */
-    if (tile != 0 && tile != second) return;
-    const int64_t panel = pass->block->taps * pass->block->ic * vectors * VF_WIDTH;
-    ahead->next = (const char *)(pass->soon + (tile < second ? 0 : panel));
-    ahead->step = row / (tile < second ? second : tiles - second) + 1;
+    const int vectors = pass->kind == CONV_ONE ? 1 : pass->kind == CONV_FOUR ? 4 : 2;
+    const int64_t row = (vectors > 1 ? 2 : 1) * VF_WIDTH;
+    if (tiles == 1) /* reads them once: what is brought near early is gone again */
+        *ahead = (tile_ahead){(const char *)pass->weights + CONV_NEAR, row * (int64_t)sizeof(float)};
+    else
+        tile_ahead_panels(vectors, pass->soon, pass->block->taps * pass->block->ic * row, tile, tiles, ahead);
 }
 
 /* Cuts the pixels into tiles of nearly equal height: full ones, or as many rows less as spreads the rest evenly. Each goes
@@ -242,16 +231,16 @@ static void conv_forward_tiles(const conv_pass *pass, int passes)
     const uintptr_t pixel = (uintptr_t)block->ic * sizeof(float);
     const uintptr_t pitch = pixels == 1 ? pixel : (uintptr_t)block->src[1] - (uintptr_t)block->src[0];
     const bool fetches = block->taps == 1 && pitch == pixel && pixel % CONV_WAY != 0;
-    conv_ahead ahead = {NULL, 0};
+    tile_ahead ahead = {NULL, 0};
     for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
         const int64_t height = rows + (tile < higher), end = first + height;
         const int64_t next = end + height <= pixels ? end : pixels - height;
         if (pass->soon != NULL)
             conv_ahead_weights(pass, tile, tiles, &ahead);
         else if (block->later != NULL)
-            ahead = (conv_ahead){block->later + first * (int64_t)pixel, height * (int64_t)sizeof(float)};
+            ahead = (tile_ahead){block->later + first * (int64_t)pixel, height * (int64_t)sizeof(float)};
         else
-            ahead = (conv_ahead){(const char *)(block->src[next] + block->channel), fetches ? height * (int64_t)sizeof(float) : 0};
+            ahead = (tile_ahead){(const char *)(block->src[next] + block->channel), fetches ? height * (int64_t)sizeof(float) : 0};
         for (int i = 0; i < passes; i++)
             conv_tile[block->offset != NULL][pass[i].kind][height](&pass[i], block->src + first, block->dst + first,
                                                                    block->dst + next, height, &ahead);
@@ -325,12 +314,12 @@ static void conv_forward(const cnn_conv_block *block, const float *weights, cons
                                      .channels = some,
                                      .taps = block->taps,
                                      .soon = block->weights_end != NULL && behind < block->weights_end ? behind : NULL};
-        if (!close)
+        if (!close) {
             conv_forward_taps(pass);
-        else if (c + some == channels)
-            conv_forward_tiles(pass, passes);
-        if (!close) passes = 0;
+            passes = 0;
+        }
     }
+    if (close) conv_forward_tiles(pass, passes);
 }
 
 /* Rows of a tile of outer products: 12 x 2 sums, 2 columns and a broadcast are 27 of 32 registers, 6 x 2 of them 15 of 16. */

@@ -36,6 +36,24 @@ typedef vf vh;
 #define vh_clamp vf_clamp
 #endif
 
+/* What a tile brings near while it computes: so many bytes on after each term of its sums. Evenly, as in a burst memory would be
+ * waited for between two spells of arithmetic. */
+typedef struct tile_ahead {
+    const char *next;
+    int64_t step;
+} tile_ahead;
+
+/* For tile number `tile` of `tiles`, which go over all terms each: where the first of a panel's begins, so much that the last one
+ * ends with it. `soon` are rows of one or two vectors, those of a second panel, with four, `panel` floats on. */
+VF_INLINE void tile_ahead_panels(int vectors, const float *soon, int64_t panel, int64_t tile, int64_t tiles, tile_ahead *ahead)
+{
+    const int64_t row = (vectors > 1 ? 2 : 1) * VF_WIDTH * (int64_t)sizeof(float);
+    const int64_t second = vectors > 2 && tiles > 1 ? tiles / 2 : tiles; /* the first tile that fetches of a second panel */
+    if (tile != 0 && tile != second) return;
+    ahead->next = (const char *)(soon + (tile < second ? 0 : panel));
+    ahead->step = row / (tile < second ? second : tiles - second) + 1;
+}
+
 /* sum += (of one input channel) the pixels' values, x[row][at], times the weights of all vectors; those of a second panel lie
  * `panel` floats on. */
 VF_INLINE void tile_step(const int rows, const int vectors, const bool half, const float *const *x, int64_t at,

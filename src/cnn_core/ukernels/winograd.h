@@ -23,9 +23,9 @@
  * Its transpose makes sources from results in the same way, even ones by F(m, 2) and odd ones by one product each.
  *
  * A plane is one product of a transformed tile. Of stride 1 they are numbered row by row: of m x k results, (m + 2)(k + 2)
- * planes are in use among 6 x 6, and all of 4 x 4 where all tiles have 2 x 2 results. Of stride 2 there are 9 x 9, rows and columns of points first and of odd sources behind, and
- * transformed weights again have 6 x 6, since all m products of an odd source share theirs; planes that share weights are
- * numbered one after the other. Channels of a tile lie in panels of two vectors; a transform fills the last vector up with
+ * planes are in use among 6 x 6, and all of 4 x 4 where all tiles have 2 x 2 results. Of stride 2 there are 9 x 9, rows and
+ * columns of points first and of odd sources behind, and transformed weights again have 6 x 6, since all m products of an odd
+ * source share theirs; planes that share weights are numbered one after the other. Channels of a tile lie in panels of two vectors; a transform fills the last vector up with
  * zeros. All functions write `=` unless they say otherwise. */
 #ifndef CNN_UKERNELS_WINOGRAD_H
 #define CNN_UKERNELS_WINOGRAD_H

@@ -5,17 +5,10 @@
 
 #define WINOGRAD_ROWS 6 /* 6 x 2 accumulators, 2 of b, 1 broadcast: 15 of 16 registers; of 32, 6 x 4 */
 
-/* What the next product reads is fetched evenly while this one computes: in a burst, memory would be waited for between two
- * spells of arithmetic. */
-typedef struct winograd_ahead {
-    const char *next;
-    int64_t step; /* bytes, after each term of the sums */
-} winograd_ahead;
-
 /* One register tile of rows from `a` and `to` on, of which `count` are wanted. `rows`, `vectors` and `turned`, whether a is, are
  * constants in every caller. */
 VF_INLINE void winograd_tile(const bool turned, const int rows, const int vectors, const cnn_winograd_product *p,
-                             const float *a, const float *b, int64_t count, winograd_ahead *ahead, float *to)
+                             const float *a, const float *b, int64_t count, tile_ahead *ahead, float *to)
 {
     const int64_t a_row = turned ? 1 : p->a_row, a_step = turned ? 2 * VF_WIDTH : 1, panel = p->b_panel;
     const int64_t b_step = turned || vectors > 1 ? 2 * VF_WIDTH : VF_WIDTH, step = ahead->step;
@@ -51,11 +44,11 @@ VF_INLINE void winograd_tile(const bool turned, const int rows, const int vector
 }
 
 typedef void winograd_tile_fn(const cnn_winograd_product *p, const float *a, const float *b, int64_t count,
-                              winograd_ahead *ahead, float *to);
+                              tile_ahead *ahead, float *to);
 
 #define WINOGRAD_TILE(name, turned, rows, vectors)                                                                   \
     static VF_APART void name(const cnn_winograd_product *p, const float *a, const float *b, int64_t count,          \
-                              winograd_ahead *ahead, float *to)                                                      \
+                              tile_ahead *ahead, float *to)                                                      \
     {                                                                                                                \
         winograd_tile(turned, rows, vectors, p, a, b, count, ahead, to);                                             \
     }
@@ -101,15 +94,10 @@ static winograd_tile_fn *const winograd_tile_of[2][3][3] = {
 static void winograd_multiply(const cnn_winograd_product *p)
 {
     const int64_t tiles = (p->rows + WINOGRAD_ROWS - 1) / WINOGRAD_ROWS;
-    const int64_t vectors = p->vectors > 2 ? 2 : p->vectors; /* of a panel */
-    const int64_t second = p->vectors > 2 && tiles > 1 ? tiles / 2 : tiles; /* the first tile that fetches of a second one */
-    winograd_ahead ahead = {(const char *)p->b, 0};
+    tile_ahead ahead = {(const char *)p->b, 0};
     for (int64_t tile = 0, row = 0, count; tile < tiles; tile++, row += count) {
         count = p->rows / tiles + (tile < p->rows % tiles);
-        if (p->next != NULL && (tile == 0 || tile == second)) {
-            ahead.next = (const char *)(p->next + (tile < second ? 0 : p->b_panel));
-            ahead.step = vectors * VF_WIDTH * (int64_t)sizeof(float) / (tile < second ? second : tiles - second) + 1;
-        }
+        if (p->next != NULL) tile_ahead_panels(p->vectors, p->next, p->b_panel, tile, tiles, &ahead);
         const float *a = p->a + row * (p->turned ? 1 : p->a_row);
         float *to = p->to + row * p->to_row;
         winograd_tile_fn *const *const of = winograd_tile_of[p->turned][p->vectors / 2];
