@@ -66,10 +66,11 @@ static inline int64_t cnn_ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* `total` things in `parts` parts of nearly equal size: where part i begins. */
+/* `total` things in `parts` parts of nearly equal size, larger and smaller ones mixed, so that neighbouring parts together
+ * are nearly equal too: where part i begins. */
 static inline int64_t cnn_split(int64_t total, int64_t parts, int64_t i)
 {
-    return total / parts * i + cnn_min_i64(i, total % parts);
+    return total / parts * i + total % parts * i / parts;
 }
 
 /* A workspace cut front to back: `cursor` starts at the workspace, each cut is aligned. */

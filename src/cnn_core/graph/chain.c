@@ -155,7 +155,8 @@ size_t cnn_chain_workspace(const cnn_chain *chain, int32_t threads)
 typedef struct chain_job {
     const cnn_chain *chain;
     const cnn_call *call;
-    int64_t parts; /* of an image */
+    int64_t parts;       /* of an image */
+    size_t thread_bytes; /* of the workspace */
 } chain_job;
 
 /* Rows begin .. end - 1 of one image of a result. */
@@ -234,7 +235,7 @@ static void run_part(void *arg, int64_t task, int32_t thread)
     const cnn_shape *shape = &call->node->dst_shape;
     const int64_t part = task % job->parts, height = shape->dim[2];
     worker w = {.job = job, .image = task / job->parts};
-    char *cursor = (char *)call->workspace + (size_t)thread * (chain->kept_bytes + chain->step_bytes);
+    char *cursor = (char *)call->workspace + (size_t)thread * job->thread_bytes;
     for (int32_t k = 0; k < last; k++) w.kept[k].data = cnn_take(&cursor, result_bytes(job->call[k].node, chain->rows[k]));
     w.workspace = cursor;
 
@@ -248,11 +249,13 @@ static void run_part(void *arg, int64_t task, int32_t thread)
 }
 
 /* How a run is cut changes what is computed twice, but no result: here, threads may count. */
-cnn_status cnn_chain_run(const cnn_chain *chain, const cnn_call *call)
+cnn_status cnn_chain_run(const cnn_chain *chain, const cnn_call *call, size_t workspace_bytes)
 {
     const cnn_shape *shape = &call[chain->steps - 1].node->dst_shape;
     const int64_t images = shape->dim[0], threads = call->threads;
-    chain_job job = {.chain = chain, .call = call, .parts = 1};
+    /* A thread's memory lies in one place for all chains: where it was another's, its lines would be fetched from there. */
+    const size_t thread_bytes = workspace_bytes / (size_t)threads / CNN_ALIGNMENT * CNN_ALIGNMENT;
+    chain_job job = {.chain = chain, .call = call, .parts = 1, .thread_bytes = thread_bytes};
     if (images % threads != 0)
         job.parts = cnn_min_i64(images == 1 ? threads : cnn_ceil_div(4 * threads, images), shape->dim[2]);
     cnn_parallel(call->threads, images * job.parts, run_part, &job);

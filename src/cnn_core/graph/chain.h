@@ -27,7 +27,8 @@ int32_t cnn_plan_run_end(const cnn_plan *plan, int32_t s);
 /* Its workspace on so many threads. */
 size_t cnn_chain_workspace(const cnn_chain *chain, int32_t threads);
 
-/* call[k]: of step k as a whole, but that results between the steps are nowhere. Writes `=` the last step's dst. */
-cnn_status cnn_chain_run(const cnn_chain *chain, const cnn_call *call);
+/* call[k]: of step k as a whole, but that results between the steps are nowhere; workspace_bytes: of the workspace, at least
+ * cnn_chain_workspace. Writes `=` the last step's dst. */
+cnn_status cnn_chain_run(const cnn_chain *chain, const cnn_call *call, size_t workspace_bytes);
 
 #endif

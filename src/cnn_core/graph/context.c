@@ -268,7 +268,7 @@ static cnn_status run_chain(const cnn_context *context, const cnn_chain *chain)
     void *src[CNN_CHAIN_STEPS][CNN_MAX_SOURCES];
     cnn_call call[CNN_CHAIN_STEPS];
     for (int32_t k = 0; k < chain->steps; k++) describe_call(context, CNN_PASS_FORWARD, chain->first + k, src[k], &call[k]);
-    return cnn_chain_run(chain, call);
+    return cnn_chain_run(chain, call, context->workspace_bytes);
 }
 
 static cnn_status forward(cnn_context *context)

@@ -87,10 +87,14 @@ void cnn_depthwise_run_joint(const cnn_conv_call *call);
 
 /* ------------------------------------------------------------------------------------------------------------------ */
 
-/* Threads that pay: cnn_conv_work knows the speed of products of matrices. */
+/* Threads that pay: cnn_conv_work knows the speed of products of matrices. With a stride, moving the images takes longer. */
 static inline int32_t cnn_depthwise_threads(const cnn_conv_call *call)
 {
-    return cnn_useful_threads(call->threads, 1.3 * cnn_conv_work(call->conv, call->kernels));
+    const cnn_conv *conv = call->conv;
+    const double products = 1.3 * cnn_conv_work(conv, call->kernels);
+    const double floats = (double)conv->n * (double)(conv->ih * conv->iw + conv->oh * conv->ow) * (double)conv->ic;
+    const double moves = 0.08 * floats; /* at 50 GB/s, as between caches */
+    return cnn_useful_threads(call->threads, products > moves ? products : moves);
 }
 
 #endif
