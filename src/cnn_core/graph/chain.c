@@ -7,6 +7,8 @@
 
 /* A result that is smaller than this, all images together, stays in the second-level caches anyway. */
 #define LEAST_LINK (256 << 10)
+/* What is kept by a thread fills its second-level cache, but of a larger one this much: the rest serves what is read beside it. */
+#define MOST_KEPT (1280 << 10)
 /* Bytes of the parameters of a step: they are read anew for each band. */
 #define MOST_PARAMETERS (512 << 10)
 /* Where a chain's images are cut between threads, both sides compute the rows that both see. */
@@ -120,7 +122,7 @@ cnn_status cnn_plan_chains(cnn_plan *plan)
 {
     const cnn_graph *graph = &plan->graph;
     if (cnn_plan_uses_reference(plan)) return CNN_OK;
-    const size_t cache = cnn_core_cache();
+    const size_t cache = cnn_core_cache() < MOST_KEPT ? cnn_core_cache() : MOST_KEPT;
     int32_t *uses = cnn_graph_uses(graph);
     plan->chains = cnn_allocate(&graph->allocator, (size_t)graph->num_steps * sizeof *plan->chains);
     if (uses == NULL || plan->chains == NULL) {
