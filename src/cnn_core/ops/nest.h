@@ -56,7 +56,9 @@ int64_t cnn_nest_tasks(const cnn_nest *nest);
 /* Calls fn for the whole nest, tasks in parallel. `cost` is the time of one element in nanoseconds. */
 void cnn_nest_run(const cnn_nest *nest, int32_t threads, double cost, cnn_nest_fn *fn, void *arg);
 
-/* Copies operand 1 of a nest of two to operand 0. */
+/* Operand 0 of a nest of two gets `=` operand 1. */
 void cnn_nest_copy(const cnn_nest *nest, int32_t threads, const float *src, float *dst);
+/* The same, `+=`. No two of operand 0's elements are one. */
+void cnn_nest_add(const cnn_nest *nest, int32_t threads, const float *src, float *dst);
 
 #endif

@@ -59,9 +59,19 @@ static cnn_status backward(const cnn_call *call)
     const int64_t first = slice_strides(call->node, stride[0], stride[1]);
     const cnn_nest nest = cnn_nest_make(&call->node->dst_shape, 2, stride);
     float *diff_src = call->diff_src[0];
+    if (call->add != 0) { /* what was not taken is not touched */
+        cnn_nest_add(&nest, call->threads, call->diff_dst, diff_src + first);
+        return CNN_OK;
+    }
     memset(diff_src, 0, (size_t)cnn_shape_count(&call->node->src_shape[0]) * sizeof *diff_src);
     cnn_nest_copy(&nest, call->threads, call->diff_dst, diff_src + first);
     return CNN_OK;
+}
+
+static uint32_t can_add(const cnn_node *node)
+{
+    (void)node;
+    return SRC(0);
 }
 
 const cnn_op_row cnn_op_slice = {
@@ -71,6 +81,7 @@ const cnn_op_row cnn_op_slice = {
     .max_sources = 1,
     .infer = infer,
     .forward = forward,
+    .can_add = can_add,
     .backward = backward,
     .reference_forward = cnn_ref_slice_forward,
     .reference_backward = cnn_ref_slice_backward,

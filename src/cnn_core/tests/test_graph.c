@@ -90,6 +90,39 @@ static void sums_gradients(void)
     }
 }
 
+/* Slices add to the gradient that is there: of x[:, 1:3], x[:, ::2] and x[:, ::-1]. */
+static void slices_add_gradients(void)
+{
+    static const int64_t start[3] = {1, 0, 3}, step[3] = {1, 2, -1}, size[3] = {2, 2, 4};
+    run r = begin();
+    cnn_value taken[3];
+    for (int k = 0; k < 3; k++) {
+        const cnn_attributes attributes = {.slice = {.start = {0, start[k]}, .step = {1, step[k]}, .size = {1, size[k]}}};
+        REQUIRE(cnn_graph_apply(r.graph, CNN_OP_SLICE, &attributes, 1, &r.x, &taken[k]) == CNN_OK);
+        REQUIRE(cnn_graph_output(r.graph, taken[k]) == CNN_OK);
+    }
+    const cnn_value twice = affine(r.graph, r.x, 2.0); /* the last to read x: its gradient comes first */
+    REQUIRE(cnn_graph_output(r.graph, twice) == CNN_OK);
+    plan(&r, false);
+    REQUIRE(r.context != NULL);
+    float x[4] = {1, 2, 3, 4}, dx[4] = {NAN, NAN, NAN, NAN}, w[4] = {0}, dw[4], out[4][4], dy[4][4], expected[4];
+    for (int i = 0; i < 4; i++) {
+        for (int k = 0; k < 4; k++) dy[k][i] = (float)(1 << (4 * k + i)); /* whatever is added is seen in the sum */
+        expected[i] = 2 * dy[3][i];
+    }
+    for (int k = 0; k < 3; k++)
+        for (int64_t i = 0; i < size[k]; i++) expected[start[k] + i * step[k]] += dy[k][i];
+    REQUIRE(cnn_context_bind(r.context, r.x, x, dx) == CNN_OK && cnn_context_bind(r.context, r.w, w, dw) == CNN_OK);
+    for (int k = 0; k < 3; k++) REQUIRE(cnn_context_bind(r.context, taken[k], out[k], dy[k]) == CNN_OK);
+    REQUIRE(cnn_context_bind(r.context, twice, out[3], dy[3]) == CNN_OK);
+    REQUIRE(cnn_context_forward(r.context) == CNN_OK && cnn_context_backward(r.context) == CNN_OK);
+    for (int i = 0; i < 4; i++) {
+        CHECK_NEAR(out[2][i], x[3 - i], 0);
+        CHECK_NEAR(dx[i], expected[i], 0);
+    }
+    end(&r);
+}
+
 /* An output that is read further inside: its gradient comes from the caller and from within. */
 static void takes_gradients_of_inner_outputs(void)
 {
@@ -193,7 +226,7 @@ static void places_buffers(void)
 
 int main(int argc, char **argv)
 {
-    static const test_case tests[] = {TEST(sums_gradients), TEST(takes_gradients_of_inner_outputs),
+    static const test_case tests[] = {TEST(sums_gradients), TEST(slices_add_gradients), TEST(takes_gradients_of_inner_outputs),
                                       TEST(leaves_unused_alone), TEST(refuses_what_is_wrong), TEST(places_buffers)};
     return test_main(argc, argv, tests, TEST_COUNT(tests));
 }
