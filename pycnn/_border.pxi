@@ -37,7 +37,7 @@ cdef class Border:
         acquire(array, name, dtype, &self.buffer)
         self.held = True
         describe(&self.buffer, array, name, dtype, &view)
-        if shape_tuple(&view.shape) != shape:
+        if not same_shape(&view.shape, shape):
             raise ValueError(f"{name}: got shape {shape_tuple(&view.shape)}, expected {shape}")
         if not copy and cnn_view_is_dense(&view, dtype, channels_last):
             self.data = <void *>view.data
@@ -63,6 +63,15 @@ cdef class Border:
         return 0
 
 
+cdef bint same_shape(const cnn_shape *shape, tuple wanted):
+    if shape.rank != len(wanted):
+        return False
+    for i in range(shape.rank):
+        if shape.dim[i] != <int64_t>wanted[i]:
+            return False
+    return True
+
+
 cdef int acquire(array, str name, cnn_dtype dtype, Py_buffer *buffer) except -1:
     if not PyObject_CheckBuffer(array):
         raise TypeError(f"{name}: got {type(array).__name__}, expected a NumPy array of {dtype_name(dtype)}")
@@ -76,22 +85,30 @@ cdef int acquire(array, str name, cnn_dtype dtype, Py_buffer *buffer) except -1:
 
 cdef int describe(Py_buffer *buffer, array, str name, cnn_dtype dtype, cnn_view *view) except -1:
     """Reads rank, shape, byte strides and format; refuses, by name, what `dtype` cannot be read from."""
-    cdef bytes text = b"B" if buffer.format == NULL else buffer.format
-    cdef bytes order = text[:1] if text[:1] in b"<>=@!" else b"@"
-    cdef bytes code = text.lstrip(b"<>=@!")
+    cdef const char *code = b"B"
+    cdef char order = c"@"
     cdef bint integer = dtype == CNN_INT64
-    cdef bytes wanted = b"bhilqnBHILQN" if integer else (b"f" if dtype == CNN_FLOAT32 else b"d")
-    if len(code) != 1 or code not in wanted:
-        got = getattr(array, "dtype", text.decode("ascii", "replace"))
+    cdef const char *wanted = b"d"
+    if buffer.format != NULL:
+        code = buffer.format
+    if integer:
+        wanted = b"bhilqnBHILQN"
+    elif dtype == CNN_FLOAT32:
+        wanted = b"f"
+    if code[0] != 0 and strchr(b"<>=@!", code[0]) != NULL:
+        order = code[0]
+        code += 1
+    if code[0] == 0 or code[1] != 0 or strchr(wanted, code[0]) == NULL:
+        got = getattr(array, "dtype", code.decode("ascii", "replace"))
         raise TypeError(f"{name}: got dtype {got}, expected {'an integer dtype' if integer else dtype_name(dtype)}")
     if buffer.ndim > CNN_MAX_RANK:
         raise ValueError(f"{name}: got {buffer.ndim} dimensions, expected at most {CNN_MAX_RANK}")
     memset(view, 0, sizeof(cnn_view))
     view.data = buffer.buf
     view.itemsize = <int32_t>buffer.itemsize
-    view.kind = (b"i"[0] if code in b"bhilqn" else b"u"[0]) if integer else b"f"[0]
-    if buffer.itemsize > 1 and order in b"<>!":
-        view.byteswapped = (order == b"<") != LITTLE_ENDIAN
+    view.kind = (c"i" if strchr(b"bhilqn", code[0]) != NULL else c"u") if integer else c"f"
+    if buffer.itemsize > 1 and strchr(b"<>!", order) != NULL:
+        view.byteswapped = (order == c"<") != LITTLE_ENDIAN
     view.shape.rank = <int32_t>buffer.ndim
     for i in range(buffer.ndim):
         view.shape.dim[i] = buffer.shape[i]
@@ -100,7 +117,8 @@ cdef int describe(Py_buffer *buffer, array, str name, cnn_dtype dtype, cnn_view 
 
 
 cdef class Memory:
-    """A NumPy array that the engine reads and writes in place: a parameter, its gradient, a statistic, a result."""
+    """A NumPy array that the engine reads and writes in place: a parameter, its gradient, a statistic, a result. Without a
+    dtype it is one that was made for it, and needs no check."""
 
     cdef Py_buffer buffer
     cdef bint held
@@ -108,12 +126,12 @@ cdef class Memory:
     cdef int64_t length
 
     def __cinit__(self, array, dtype):
-        if array.dtype != dtype or not array.flags.c_contiguous or not array.flags.writeable:
+        if dtype is not None and (array.dtype != dtype or not array.flags.c_contiguous or not array.flags.writeable):
             raise ValueError(f"memory: got {array.dtype} array, expected a writable contiguous array of {dtype}")
         PyObject_GetBuffer(array, &self.buffer, PyBUF_STRIDED | PyBUF_WRITABLE)
         self.held = True
         self.data = self.buffer.buf
-        self.length = array.size
+        self.length = self.buffer.len // self.buffer.itemsize
 
     def __dealloc__(self):
         if self.held:

@@ -87,7 +87,7 @@ cdef class Result:
             self.data = pages.data
         else:
             array = empty(self.shape, self.dtype)
-            memory = Memory(array, self.dtype)
+            memory = Memory(array, None)
             self.owner = memory
             self.data = memory.data
         return array.transpose(0, 3, 1, 2) if len(self.shape) == 4 else array
