@@ -11,17 +11,25 @@
 
 #define LINE 16 /* channels of a cache line; every vector's width divides it */
 #define STRIP_LINES 4
+#define FAR_BYTES (3 << 20) /* of all images: they lie beyond the second-level caches, which read rows ahead but not columns of pixels */
+#define NEAR_ROWS (24 << 10) /* bytes of the rows of src that one of dst sees: they stay in the first-level cache */
 #define SEEN_BYTES (192 << 10) /* of a strip's src and dst, which somebody wants to see before they leave the cache */
 #define MADE_BYTES (160 << 10) /* of rows of x that a prologue makes at a time, or that both gradients see: they stay in the
                                 * second-level cache */
 #define FROM_MEMORY (24 << 20) /* of all images: then no channels are left for later where some are read */
-#define SOME_ROWS 2 /* with all their channels, so that memory is read straight through */
+#define SOME_ROWS 2 /* with all channels of the strip, so that memory is read straight through */
 #define AHEAD 16 /* pixels by which rows are fetched ahead */
 #define FAR_AHEAD 64 /* the same, from memory */
 #define NEAR_BYTES (1 << 20) /* of all images: they are in a cache, and their rows are not fetched ahead */
 #define LEAST_BAND 8 /* rows; neighbouring bands read some rows of src twice */
 #define LEAST_SHARE 256 /* pixels of y: clearing a share's sums and adding them up costs as much as some dozens */
 #define MOST_SHARES 16 /* of backward weights alone, which take less time */
+
+/* The lines of cache, of all channels of a pixel, that a strip may be wide for the rows that it sees to stay near. */
+static int64_t near_lines(const cnn_conv *conv)
+{
+    return NEAR_ROWS / (int64_t)sizeof(float) / (conv->kh * cnn_max_i64(conv->iw, conv->ow) * LINE);
+}
 
 /* Sums over the rows of y: backward weights, alone or with backward data. */
 static void plan_sums(const cnn_conv *conv, cnn_depthwise_plan *plan, size_t weights)
@@ -62,10 +70,10 @@ cnn_depthwise_plan cnn_depthwise_plan_of(const cnn_conv *conv, cnn_conv_pass pas
     const int64_t bytes = image_bytes(conv);
     plan.ahead = bytes >= FROM_MEMORY ? FAR_AHEAD : bytes > NEAR_BYTES ? AHEAD : 0;
     plan.some_rows = cnn_max_i64(conv->ih, conv->oh);
-    if (bytes >= FROM_MEMORY) {
-        plan.strips = 1;
-        plan.some_rows = SOME_ROWS;
-    }
+    const bool wide = bytes >= FAR_BYTES && near_lines(conv) >= STRIP_LINES;
+    if (wide) plan.strips = cnn_ceil_div(conv->ic / LINE, near_lines(conv));
+    if (bytes >= FROM_MEMORY) plan.strips = 1;
+    if (wide || bytes >= FROM_MEMORY) plan.some_rows = SOME_ROWS;
     if (joint || (conv->prologue && pass != CNN_CONV_BACKWARD_DATA)) {
         const int64_t row_floats = conv->iw * conv->ic, step = conv->stride[0];
         const int64_t fitting = MADE_BYTES / (int64_t)sizeof(float) / row_floats;
