@@ -3,8 +3,12 @@
 Nothing here depends on how fast anything is: arithmetic is checked with made-up contestants and clocks.
 """
 
+import hashlib
 import itertools
 import json
+import sys
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -333,6 +337,26 @@ def agreement(workers, loops):
     outcomes = {f"{case.title} {case.shape}": rounds.run(case) for case in tiny_cases()}
     errors = {title: outcome.errors for title, outcome in outcomes.items() if outcome.errors}
     return {title: list(outcome.timings) for title, outcome in outcomes.items()}, errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what threads do")
+def test_a_turn_does_not_end_while_threads_wait_actively():
+    """A thread that computes without the interpreter's lock stands for one of a pool."""
+    started, ended = threading.Event(), []
+
+    def spin():
+        started.set()
+        hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 300_000)
+        ended.append(time.perf_counter())
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    started.wait()
+    worker.fall_asleep()
+    settled = time.perf_counter()
+    thread.join()
+    assert settled >= ended[0]
+
 
 
 @pytest.mark.parametrize("name", engines.PEERS)
