@@ -33,7 +33,7 @@ _PATIENCE = 0.5
 
 
 def _others_run() -> bool:
-    """Whether any other thread of this process runs or wants to; False where the system does not tell, as Linux does."""
+    """Whether any other thread of this process runs or wants to. Only Linux tells; elsewhere False."""
     own = str(threading.get_native_id())
     for thread in Path("/proc/self/task").glob("*"):
         try:
