@@ -11,7 +11,7 @@
 
 #define LINE 16 /* channels of a cache line; every vector's width divides it */
 #define STRIP_LINES 4
-#define FAR_BYTES (3 << 20) /* of all images: they lie beyond the second-level caches, which read rows ahead but not columns of pixels */
+#define FAR_BYTES (3 << 20) /* of all images: they lie beyond the second-level caches */
 #define NEAR_ROWS (24 << 10) /* bytes of the rows of src that one of dst sees: they stay in the first-level cache */
 #define SEEN_BYTES (192 << 10) /* of a strip's src and dst, which somebody wants to see before they leave the cache */
 #define MADE_BYTES (160 << 10) /* of rows of x that a prologue makes at a time, or that both gradients see: they stay in the
@@ -70,7 +70,8 @@ cnn_depthwise_plan cnn_depthwise_plan_of(const cnn_conv *conv, cnn_conv_pass pas
     const int64_t bytes = image_bytes(conv);
     plan.ahead = bytes >= FROM_MEMORY ? FAR_AHEAD : bytes > NEAR_BYTES ? AHEAD : 0;
     plan.some_rows = cnn_max_i64(conv->ih, conv->oh);
-    const bool wide = bytes >= FAR_BYTES && near_lines(conv) >= STRIP_LINES;
+    const bool summing = pass == CNN_CONV_BACKWARD_WEIGHTS; /* which wants many tasks */
+    const bool wide = near_lines(conv) >= STRIP_LINES && (bytes >= FAR_BYTES || !summing);
     if (wide) plan.strips = cnn_ceil_div(conv->ic / LINE, near_lines(conv));
     if (bytes >= FROM_MEMORY) plan.strips = 1;
     if (wide || bytes >= FROM_MEMORY) plan.some_rows = SOME_ROWS;
