@@ -149,9 +149,14 @@ int32_t cnn_plan_run_end(const cnn_plan *plan, int32_t s)
 
 /* ---- a run ------------------------------------------------------------------------------------------------------- */
 
+/* Threads' memory lies alike in its pages: whether what is read and what is written crowd the same sets of a first-level cache
+ * is then the same for all. */
+#define PAGE ((size_t)4096)
+
 size_t cnn_chain_workspace(const cnn_chain *chain, int32_t threads)
 {
-    return cnn_size_mul(cnn_size_add(chain->kept_bytes, chain->step_bytes), (size_t)threads);
+    const size_t pages = cnn_size_add(cnn_size_add(chain->kept_bytes, chain->step_bytes), PAGE - 1) / PAGE;
+    return cnn_size_mul(cnn_size_mul(pages, PAGE), (size_t)threads);
 }
 
 typedef struct chain_job {
@@ -256,7 +261,7 @@ cnn_status cnn_chain_run(const cnn_chain *chain, const cnn_call *call, size_t wo
     const cnn_shape *shape = &call[chain->steps - 1].node->dst_shape;
     const int64_t images = shape->dim[0], threads = call->threads;
     /* A thread's memory lies in one place for all chains: where it was another's, its lines would be fetched from there. */
-    const size_t thread_bytes = workspace_bytes / (size_t)threads / CNN_ALIGNMENT * CNN_ALIGNMENT;
+    const size_t thread_bytes = workspace_bytes / (size_t)threads / PAGE * PAGE;
     chain_job job = {.chain = chain, .call = call, .parts = 1, .thread_bytes = thread_bytes};
     if (images % threads != 0)
         job.parts = cnn_min_i64(images == 1 ? threads : cnn_ceil_div(4 * threads, images), shape->dim[2]);
