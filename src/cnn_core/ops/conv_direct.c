@@ -36,6 +36,8 @@ typedef struct direct_plan {
 
 #define FEW_PIXELS 512
 #define FEW_UNITS 16 /* of which one more or less is seen in the time */
+#define EVEN_BLOCKS 4
+#define LEAST_BLOCK 48 /* pixels: weights are read anew for each block */
 #define STRIP_PIXELS 512
 #define MANY_WEIGHTS (1 << 20) /* bytes: more than other data leave of the second-level cache */
 #define FETCHED_WEIGHTS (256 << 10) /* above: they come from beyond the second-level cache, and are fetched ahead */
@@ -78,6 +80,9 @@ static direct_plan plan_direct(const cnn_conv *conv, cnn_conv_pass pass, const c
         /* The taps of a pixel lie in several rows; those of one row are its neighbours' too. */
         const int64_t floats = plan.ic * plan.groups * cnn_min_i64(plan.taps, 3);
         plan.blocks = cnn_conv_blocks(pixels, floats, plan.taps);
+        /* Of some blocks, an odd one would keep one thread of several. */
+        const int64_t even = cnn_round_up(plan.blocks, EVEN_BLOCKS);
+        if (plan.blocks > 1 && pixels >= even * LEAST_BLOCK) plan.blocks = even;
         /* Of few panels, an odd one would be computed by one of two threads alone. */
         halved = plan.blocks == 1 && plan.units < FEW_UNITS && plan.units % (2 * plan.panels.tile) != 0 &&
                  pixels >= 4 * CNN_CONV_ROWS;
