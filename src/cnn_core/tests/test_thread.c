@@ -1,6 +1,6 @@
 /* Threads: as many as asked, denormals flushed and restored, work after fork(). */
 #if defined(__linux__)
-#define _GNU_SOURCE /* setenv, fork, nanosleep */
+#define _GNU_SOURCE /* setenv, fork, nanosleep, affinity */
 #endif
 
 #include <float.h>
@@ -8,8 +8,12 @@
 #include <stdlib.h>
 
 #include "tests/test.h"
+#include "thread/place.h"
 #include "thread/thread.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(_WIN32)
 #include <windows.h>
 #else
@@ -221,6 +225,32 @@ static void sets_thread_count(void)
     CHECK_INT(cnn_useful_threads(4, 1e9), 4);
 }
 
+#if defined(__linux__)
+/* To another CPU, if there is one, and no further: the thread may go back, but hardly does at once. */
+static void steps_aside(void)
+{
+    cpu_set_t before, after, one;
+    REQUIRE(sched_getaffinity(0, sizeof before, &before) == 0);
+    int moved = 0;
+    for (int i = 0; i < 20; i++) {
+        const int32_t cpu = cnn_current_cpu();
+        cnn_step_aside(cpu);
+        moved += cnn_current_cpu() != cpu;
+    }
+    CHECK(CPU_COUNT(&before) == 1 ? moved == 0 : moved >= 10);
+    REQUIRE(sched_getaffinity(0, sizeof after, &after) == 0);
+    CHECK(CPU_EQUAL(&before, &after));
+
+    const int32_t cpu = cnn_current_cpu();
+    CPU_ZERO(&one);
+    CPU_SET((unsigned)cpu, &one);
+    REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+    cnn_step_aside(cpu);
+    CHECK_INT(cnn_current_cpu(), cpu);
+    REQUIRE(sched_setaffinity(0, sizeof before, &before) == 0);
+}
+#endif
+
 int main(int argc, char **argv)
 {
     static const test_case tests[] = {
@@ -231,6 +261,9 @@ int main(int argc, char **argv)
 #endif
         TEST(runs_as_many_as_asked), TEST(runs_each_task_once), TEST(regions_nest),
         TEST(regions_follow_each_other), TEST(flushes_denormals), TEST(sets_thread_count),
+#if defined(__linux__)
+        TEST(steps_aside),
+#endif
     };
     return test_main(argc, argv, tests, TEST_COUNT(tests));
 }

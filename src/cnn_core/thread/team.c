@@ -18,6 +18,7 @@
 
 #include "thread/count.h"
 #include "thread/os.h"
+#include "thread/place.h"
 #include "thread/thread.h"
 
 #define MOST_TEAMS 16
@@ -35,6 +36,7 @@ typedef struct worker {
     _Atomic int state; /* changes to POSTED and from RUNNING under the lock, so that who sleeps misses nothing */
     int32_t number;
     int turns; /* to wait in a loop: under the lock, or while it runs */
+    _Atomic int32_t caller_cpu; /* on which the caller posted */
     cnn_part_fn *part;
     void *arg;
     cnn_lock lock;
@@ -62,6 +64,14 @@ static void rest(int turn)
         cnn_yield();
 }
 
+/* In virtual machines above all, who is woken is put on the waker's CPU while others sleep, and stays there: as long as neither
+ * waits for anything, they take turns. (docs/threads.md) */
+static void leave_caller(worker *w)
+{
+    const int32_t cpu = cnn_current_cpu();
+    if (cpu >= 0 && cpu == atomic_load_explicit(&w->caller_cpu, memory_order_relaxed)) cnn_step_aside(cpu);
+}
+
 static void work(cnn_crew *crew)
 {
     worker *w = (worker *)crew + atomic_fetch_add(&crew->begun, 1);
@@ -69,6 +79,7 @@ static void work(cnn_crew *crew)
     inside = true;
     for (;;) {
         int posted = POSTED;
+        leave_caller(w);
         for (int i = 0; i < turns && atomic_load_explicit(&w->state, memory_order_relaxed) != POSTED; i++) rest(i);
         if (!atomic_compare_exchange_strong(&w->state, &posted, RUNNING)) {
             cnn_lock_enter(&w->lock);
@@ -113,6 +124,7 @@ static int32_t have_workers(team *t, int32_t wanted)
     for (int32_t i = first; i < end; i++) {
         worker *w = &t->workers[i];
         atomic_store(&w->state, IDLE);
+        atomic_store(&w->caller_cpu, -1);
         w->number = i + 1;
         cnn_lock_init(&w->lock);
         cnn_condition_init(&w->changed);
@@ -125,8 +137,9 @@ static int32_t have_workers(team *t, int32_t wanted)
     return t->started < wanted ? t->started : wanted;
 }
 
-static void post(worker *w, cnn_part_fn *part, void *arg, int turns)
+static void post(worker *w, cnn_part_fn *part, void *arg, int turns, int32_t cpu)
 {
+    atomic_store_explicit(&w->caller_cpu, cpu, memory_order_relaxed);
     cnn_lock_enter(&w->lock);
     w->part = part;
     w->arg = arg;
@@ -179,7 +192,8 @@ void cnn_team_run(int32_t participants, cnn_part_fn *part, void *arg)
     const int32_t workers = have_workers(t, participants - 1);
     /* With more threads than CPUs, who waits in a loop may keep the one that it waits for from running. */
     const bool loops = atomic_fetch_add(&participating, participants) + participants <= usable_cpus();
-    for (int32_t i = 0; i < workers; i++) post(&t->workers[i], part, arg, loops ? WORKER_TURNS : 0);
+    const int32_t cpu = loops ? cnn_current_cpu() : -1;
+    for (int32_t i = 0; i < workers; i++) post(&t->workers[i], part, arg, loops ? WORKER_TURNS : 0, cpu);
     inside = true;
     part(arg, 0);
     inside = false;
