@@ -26,7 +26,7 @@ class Zopfli:
 
     def flush(self) -> bytes:
         content = b"".join(self.parts)
-        best = [zopfli.zlib.compress(content, numiterations=5), zlib.compress(content, 9)]
+        best = [zopfli.zlib.compress(content, numiterations=5, blocksplittingmax=0), zlib.compress(content, 9)]
         return min(best, key=len)[2:-4]  # without zlib's frame
 
 
