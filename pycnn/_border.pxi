@@ -85,12 +85,14 @@ cdef int acquire(array, str name, cnn_dtype dtype, Py_buffer *buffer) except -1:
 
 cdef int describe(Py_buffer *buffer, array, str name, cnn_dtype dtype, cnn_view *view) except -1:
     """Reads rank, shape, byte strides and format; refuses, by name, what `dtype` cannot be read from."""
-    cdef const char *code = b"B"
+    cdef const char *text = b"B"
+    cdef const char *code
     cdef char order = c"@"
     cdef bint integer = dtype == CNN_INT64
     cdef const char *wanted = b"d"
     if buffer.format != NULL:
-        code = buffer.format
+        text = buffer.format
+    code = text
     if integer:
         wanted = b"bhilqnBHILQN"
     elif dtype == CNN_FLOAT32:
@@ -99,7 +101,7 @@ cdef int describe(Py_buffer *buffer, array, str name, cnn_dtype dtype, cnn_view 
         order = code[0]
         code += 1
     if code[0] == 0 or code[1] != 0 or strchr(wanted, code[0]) == NULL:
-        got = getattr(array, "dtype", code.decode("ascii", "replace"))
+        got = getattr(array, "dtype", text.decode("ascii", "replace"))
         raise TypeError(f"{name}: got dtype {got}, expected {'an integer dtype' if integer else dtype_name(dtype)}")
     if buffer.ndim > CNN_MAX_RANK:
         raise ValueError(f"{name}: got {buffer.ndim} dimensions, expected at most {CNN_MAX_RANK}")

@@ -358,7 +358,6 @@ def test_a_turn_does_not_end_while_threads_wait_actively():
     assert settled >= ended[0]
 
 
-
 @pytest.mark.parametrize("name", engines.PEERS)
 def test_a_peer_computes_what_pycnn_computes(name, own_workers):
     if engines.missing(name):

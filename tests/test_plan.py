@@ -190,6 +190,8 @@ def test_bad_input_is_named():
         plan(images(1, 8, 9, 9))
     with pytest.raises(TypeError, match="x: got dtype float64"):
         plan(np.zeros((2, 8, 9, 9)))
+    with pytest.raises(TypeError, match="x: got dtype >i, expected float32"):
+        plan(memoryview(np.zeros((2, 8, 9, 9), ">i4")))  # of which there is a format alone
     with pytest.raises(TypeError, match="got 2 inputs, expected 1"):
         plan(images(2, 8, 9, 9), images(2, 8, 9, 9))
     with pytest.raises(TypeError, match="None"):

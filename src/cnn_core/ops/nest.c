@@ -170,6 +170,7 @@ typedef struct copy_job {
     const cnn_nest *nest;
     const float *src;
     float *dst;
+    bool adds;
 } copy_job;
 
 static void copy_rows(void *arg, int64_t task, const int64_t *offset, int64_t rows, int64_t n)
@@ -177,39 +178,29 @@ static void copy_rows(void *arg, int64_t task, const int64_t *offset, int64_t ro
     (void)task;
     const copy_job *job = arg;
     const int64_t dst_step = cnn_nest_step(job->nest, 0), src_step = cnn_nest_step(job->nest, 1);
+    const bool dense = dst_step == 1 && src_step == 1;
     for (int64_t row = 0; row < rows; row++) {
-        float *dst = job->dst + offset[0] + row * cnn_nest_pitch(job->nest, 0);
-        const float *src = job->src + offset[1] + row * cnn_nest_pitch(job->nest, 1);
-        if (dst_step == 1 && src_step == 1)
+        float *restrict dst = job->dst + offset[0] + row * cnn_nest_pitch(job->nest, 0);
+        const float *restrict src = job->src + offset[1] + row * cnn_nest_pitch(job->nest, 1);
+        if (dense && job->adds)
+            for (int64_t i = 0; i < n; i++) dst[i] += src[i];
+        else if (dense)
             memcpy(dst, src, (size_t)n * sizeof *dst);
+        else if (job->adds)
+            for (int64_t i = 0; i < n; i++) dst[i * dst_step] += src[i * src_step];
         else
             for (int64_t i = 0; i < n; i++) dst[i * dst_step] = src[i * src_step];
     }
 }
 
-static void add_rows(void *arg, int64_t task, const int64_t *offset, int64_t rows, int64_t n)
-{
-    (void)task;
-    const copy_job *job = arg;
-    const int64_t dst_step = cnn_nest_step(job->nest, 0), src_step = cnn_nest_step(job->nest, 1);
-    for (int64_t row = 0; row < rows; row++) {
-        float *restrict dst = job->dst + offset[0] + row * cnn_nest_pitch(job->nest, 0);
-        const float *restrict src = job->src + offset[1] + row * cnn_nest_pitch(job->nest, 1);
-        if (dst_step == 1 && src_step == 1)
-            for (int64_t i = 0; i < n; i++) dst[i] += src[i];
-        else
-            for (int64_t i = 0; i < n; i++) dst[i * dst_step] += src[i * src_step];
-    }
-}
-
 void cnn_nest_copy(const cnn_nest *nest, int32_t threads, const float *src, float *dst)
 {
-    copy_job job = {nest, src, dst};
+    copy_job job = {nest, src, dst, false};
     cnn_nest_run(nest, threads, 0.25, copy_rows, &job);
 }
 
 void cnn_nest_add(const cnn_nest *nest, int32_t threads, const float *src, float *dst)
 {
-    copy_job job = {nest, src, dst};
-    cnn_nest_run(nest, threads, 0.3, add_rows, &job);
+    copy_job job = {nest, src, dst, true};
+    cnn_nest_run(nest, threads, 0.3, copy_rows, &job);
 }

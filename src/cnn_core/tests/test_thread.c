@@ -7,7 +7,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/memory.h"
 #include "tests/test.h"
+#include "thread/count.h"
 #include "thread/place.h"
 #include "thread/thread.h"
 
@@ -216,6 +218,21 @@ static void obeys_environment(void)
 
 #endif
 
+/* Nothing is left out, no part is larger by more than one, and neighbours together are as even: halves of the parts are halves. */
+static void parts_are_even(void)
+{
+    for (int64_t total = 0; total < 50; total++)
+        for (int64_t parts = 1; parts < 20; parts++) {
+            CHECK_INT(cnn_split(total, parts, 0), 0);
+            CHECK_INT(cnn_split(total, parts, parts), total);
+            for (int64_t i = 0; i < parts; i++) {
+                const int64_t size = cnn_split(total, parts, i + 1) - cnn_split(total, parts, i);
+                CHECK(size == total / parts || size == cnn_ceil_div(total, parts));
+            }
+            if (parts % 2 == 0) CHECK_INT(cnn_split(total, parts, parts / 2), total / 2);
+        }
+}
+
 static void sets_thread_count(void)
 {
     CHECK_INT(cnn_set_num_threads(0), CNN_INVALID_VALUE);
@@ -226,6 +243,40 @@ static void sets_thread_count(void)
 }
 
 #if defined(__linux__)
+typedef struct pairing {
+    _Atomic int32_t cpu[2]; /* of each participant, once it has come */
+    bool joins;             /* the second one goes to the first one's CPU */
+} pairing;
+
+/* Both wait for each other, so that the second has to come. */
+static void pair_up(void *arg, int64_t task, int32_t thread)
+{
+    (void)task;
+    pairing *p = arg;
+    atomic_store(&p->cpu[thread], cnn_current_cpu());
+    for (int i = 0; i < 1000000 && atomic_load(&p->cpu[1 - thread]) < 0; i++) (void)sched_yield();
+    cpu_set_t before, one;
+    if (!p->joins || thread == 0 || sched_getaffinity(0, sizeof before, &before) != 0) return;
+    CPU_ZERO(&one);
+    CPU_SET((unsigned)atomic_load(&p->cpu[0]), &one);
+    if (sched_setaffinity(0, sizeof one, &one) == 0) (void)sched_setaffinity(0, sizeof before, &before);
+}
+
+/* A worker that was brought to its caller's CPU is on another one when the next region comes. */
+static void workers_leave_their_callers(void)
+{
+    if (strcmp(cnn_thread_backend(), "serial") == 0 || cnn_usable_cpus() < 2) return;
+    int apart = 0;
+    for (int i = 0; i < 20; i++) {
+        pairing p = {.cpu = {-1, -1}, .joins = true};
+        cnn_parallel(2, 2, pair_up, &p);
+        pairing next = {.cpu = {-1, -1}};
+        cnn_parallel(2, 2, pair_up, &next);
+        apart += next.cpu[0] != next.cpu[1];
+    }
+    CHECK(apart >= 15);
+}
+
 /* To another CPU, if there is one, and no further: the thread may go back, but hardly does at once. */
 static void steps_aside(void)
 {
@@ -260,9 +311,10 @@ int main(int argc, char **argv)
         TEST(works_after_fork),
 #endif
         TEST(runs_as_many_as_asked), TEST(runs_each_task_once), TEST(regions_nest),
-        TEST(regions_follow_each_other), TEST(flushes_denormals), TEST(sets_thread_count),
+        TEST(regions_follow_each_other), TEST(flushes_denormals), TEST(parts_are_even),
+        TEST(sets_thread_count),
 #if defined(__linux__)
-        TEST(steps_aside),
+        TEST(steps_aside), TEST(workers_leave_their_callers),
 #endif
     };
     return test_main(argc, argv, tests, TEST_COUNT(tests));
